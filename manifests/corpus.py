@@ -1,0 +1,102 @@
+"""A corpus: the facts of its NAME.toml and the reader of its NAME.py. The folder `corpora/` is the registry."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from manifests import files
+from manifests.clips import Clip
+from manifests.errors import UserError, nearest
+from manifests.settings import read_toml
+
+FOLDER = Path(__file__).parent / "corpora"
+
+
+class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file to fetch, and how to know that it is the right one."""
+
+    url: str
+    md5: str = ""
+    sha256: str = ""
+    bytes: int = 0
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is published about one split."""
+
+    clips: int
+    hours: float
+    archives: tuple[Archive, ...] = ()
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a corpus publishes about itself: the content of NAME.toml."""
+
+    title: str
+    homepage: str
+    license: str
+    access: Literal["open", "gated", "form", "manual"]
+    steps: str
+    """What a person does to get the corpus, and where its files go."""
+    language: str
+    tasks: tuple[str, ...]
+    splits: dict[str, Split]
+
+
+class Corpus(msgspec.Struct, frozen=True, kw_only=True):
+    """One corpus by name."""
+
+    name: str
+    facts: Facts
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of its splits."""
+        return tuple(self.facts.splits)
+
+    def split(self, name: str) -> Split:
+        """Return the facts of one split; UserError if there is none of that name."""
+        if name not in self.facts.splits:
+            raise UserError(f"{self.name} has no split {name!r}; {nearest(name, self.splits)}")
+        return self.facts.splits[name]
+
+    def clips(self, root: str | Path, split: str) -> Iterator[Clip]:
+        """Read the clips of `split` from the published tree in the folder `root`, in a fixed order.
+
+        UserError if the split is unknown or its files are not where the corpus publishes them.
+        """
+        self.split(split)
+        if not files.is_folder(root):
+            raise UserError(f"{self.name}: there is no folder {str(root)!r}; {self.facts.steps}")
+        reader = importlib.import_module(f"manifests.corpora.{self.name}")
+        clips: Iterator[Clip] = reader.clips(str(root), split)
+        return clips
+
+
+def corpus_names() -> tuple[str, ...]:
+    """Return the names of all corpora, sorted."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+@functools.cache
+def load_corpus(name: str) -> Corpus:
+    """Return the corpus called `name`; UserError with the nearest name if there is none."""
+    if name not in corpus_names():
+        raise UserError(f"there is no corpus {name!r}; {nearest(name, corpus_names())}")
+    return Corpus(name=name, facts=read_toml(FOLDER / f"{name}.toml", Facts))
+
+
+def parse_source(text: str) -> tuple[Corpus, tuple[str, ...]]:
+    """Read ``CORPUS`` or ``CORPUS:SPLIT`` as typed on the command line into the corpus and the splits meant."""
+    name, colon, split = text.partition(":")
+    corpus = load_corpus(name)
+    if not colon:
+        return corpus, corpus.splits
+    corpus.split(split)
+    return corpus, (split,)

@@ -1,0 +1,117 @@
+"""Manifests on disk: one Parquet file a split, one row a clip, under a declared schema."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests import files
+from manifests.clips import Clip
+from manifests.errors import UserError
+
+FORMAT = "salmonn-manifest-1"
+
+SPAN = pa.struct(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("start", pa.float64(), nullable=False),
+        pa.field("seconds", pa.float64()),
+        pa.field("channel", pa.int32()),
+        pa.field("gain", pa.float64(), nullable=False),
+    ]
+)
+PAIR = pa.struct([pa.field("question", pa.string()), pa.field("answer", pa.string())])
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("audio", pa.list_(SPAN), nullable=False),
+        pa.field("join", pa.string(), nullable=False),
+        pa.field("language", pa.string(), nullable=False),
+        pa.field("speaker", pa.string(), nullable=False),
+        pa.field("gender", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("translations", pa.map_(pa.string(), pa.string()), nullable=False),
+        pa.field("captions", pa.list_(pa.string()), nullable=False),
+        pa.field("labels", pa.map_(pa.string(), pa.string()), nullable=False),
+        pa.field("questions", pa.list_(PAIR), nullable=False),
+        pa.field("license", pa.string(), nullable=False),
+    ],
+    metadata={"format": FORMAT},
+)
+
+
+class Scanned(msgspec.Struct, frozen=True, kw_only=True):
+    """A clip and what the scan saw of its audio."""
+
+    clip: Clip
+    state: str = "ok"
+    """``ok``, or why the clip is excluded: ``audio_missing``."""
+    bytes: int = 0
+    """Size of all its audio files."""
+    seconds: float = 0.0
+    """Length by the headers of its files, 0 where they cannot be read: an estimate, the build measures."""
+
+
+def to_row(scanned: Scanned) -> dict[str, Any]:
+    """Return the row of one clip under SCHEMA."""
+    clip = scanned.clip
+    row = {field: getattr(clip, field) for field in ("id", "join", "language", "speaker", "gender", "text", "license")}
+    row |= {"state": scanned.state, "bytes": scanned.bytes, "seconds": scanned.seconds}
+    row["audio"] = [{field: getattr(ref, field) for field in ref.__struct_fields__} for ref in clip.audio]
+    row["translations"], row["labels"] = sorted(clip.translations.items()), sorted(clip.labels.items())
+    row["captions"] = list(clip.captions)
+    row["questions"] = [{"question": question, "answer": answer} for question, answer in clip.questions]
+    return row
+
+
+def from_row(row: dict[str, Any]) -> Scanned:
+    """Return the clip of one row."""
+    facts = {name: row[name] for name in ("id", "audio", "join", "language", "speaker", "gender", "text", "license")}
+    facts["translations"], facts["labels"] = dict(row["translations"]), dict(row["labels"])
+    facts["captions"] = row["captions"]
+    facts["questions"] = [(pair["question"], pair["answer"]) for pair in row["questions"]]
+    return Scanned(
+        clip=msgspec.convert(facts, Clip), state=row["state"], bytes=row["bytes"], seconds=row["seconds"]
+    )
+
+
+def write_manifest(url: str, rows: Iterable[Scanned]) -> None:
+    """Write a manifest whole; the same rows give the same bytes."""
+    table = pa.Table.from_pylist([to_row(row) for row in rows], schema=SCHEMA)
+    write_table(url, table)
+
+
+def write_table(url: str, table: pa.Table) -> None:
+    """Write a Parquet file whole, zstd-compressed, in row groups that a reader can take one at a time."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=16384, store_schema=True)
+    files.write_whole(url, sink.getvalue())
+
+
+def read_table(url: str, schema_format: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file that `write_table` wrote; UserError if it is missing, not Parquet, or of another format."""
+    if not files.exists(url):
+        raise UserError(f"there is no file {files.redact(url)!r}")
+    with files.open_read(url) as file:
+        try:
+            parquet = pq.ParquetFile(file)
+            found = (parquet.schema_arrow.metadata or {}).get(b"format", b"").decode()
+            if found != schema_format:
+                raise UserError(f"{files.redact(url)} has the format {found!r}, not {schema_format!r}: make it anew")
+            return parquet.read(columns=columns)
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{files.redact(url)} is not a whole Parquet file ({error}); make it anew") from None
+
+
+def read_manifest(url: str, first: int = 0, count: int | None = None) -> list[Scanned]:
+    """Return `count` rows of a manifest from row `first` on, all if None."""
+    table = read_table(url, FORMAT).slice(first, count)
+    return [from_row(row) for row in table.to_pylist()]

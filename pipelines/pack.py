@@ -1,0 +1,146 @@
+"""Pack: bring the clips of one shard to the stored form, attach their instructions, write the shard, commit it.
+
+A shard is committed by one small Parquet file that holds its index rows, what was refused, and the digest of the tar.
+Tasks may run twice, even at once: the same clips give the same bytes, and both files appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import pyarrow as pa
+
+from manifests import TASKS, Clip, Instruction, files
+from manifests.tables import Scanned, read_manifest, read_table, write_table
+from manifests.tasks import NoAnswer, instruct
+from pipelines.layout import ShardTask
+from pipelines.scan import manifest_path, raw_folder
+from shards.audio import RATE, Refused, store
+from shards.index import FORMAT, SCHEMA, File
+from shards.sample import Sample, key_of
+from shards.writer import ShardWriter, open_shard
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """One clip that was not packed, and why."""
+
+    id: str
+    verdict: str
+    """``quarantined``: its audio is bad. ``excluded``: there is nothing to pack."""
+    reason: str
+    detail: str
+    source: str
+    bytes: int
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one shard. Its index rows lie in the same file."""
+
+    plan: str
+    found: int
+    packed: int
+    seconds: float
+    shard: File | None
+    """None if nothing of it could be packed: then there is no tar."""
+    refusals: tuple[Refusal, ...]
+    skipped: dict[str, dict[str, int]]
+
+    @property
+    def quarantined(self) -> int:
+        """How many clips had bad audio."""
+        return sum(refusal.verdict == "quarantined" for refusal in self.refusals)
+
+
+class Tally:
+    """Counts for one shard while it is packed."""
+
+    def __init__(self) -> None:
+        self.refusals: list[Refusal] = []
+        self.skipped: dict[str, dict[str, int]] = {}
+
+    def refuse(self, scanned: Scanned, verdict: str, reason: str, detail: str) -> None:
+        """Note a clip that is not packed."""
+        paths = " ".join(dict.fromkeys(ref.path for ref in scanned.clip.audio))
+        self.refusals.append(
+            Refusal(id=scanned.clip.id, verdict=verdict, reason=reason, detail=detail, source=paths, bytes=scanned.bytes)
+        )
+
+    def skip(self, task: str, reason: str) -> None:
+        """Note a task that has nothing to ask of a clip."""
+        reasons = self.skipped.setdefault(task, {})
+        reasons[reason] = reasons.get(reason, 0) + 1
+
+
+def pack(task: ShardTask) -> Commit:
+    """Write one shard and its commit record, and return the record without its rows."""
+    clips = read_manifest(manifest_path(task.root, task.corpus, task.split), task.shard.first, task.shard.count)
+    tally = Tally()
+    with open_shard(task.dataset, task.path) as writer:
+        for scanned in clips:
+            pack_clip(task, scanned, writer, tally)
+    packed = len(writer.rows)
+    if not packed:
+        files.remove(files.join(task.dataset, task.path))
+    commit = Commit(
+        plan=task.plan,
+        found=len(clips),
+        packed=packed,
+        seconds=sum(row["samples"] for row in writer.rows) / RATE,
+        shard=writer.proof() if packed else None,
+        refusals=tuple(tally.refusals),
+        skipped={name: dict(sorted(reasons.items())) for name, reasons in sorted(tally.skipped.items())},
+    )
+    write_commit(files.join(task.dataset, task.commit), commit, writer.table())
+    return commit
+
+
+def pack_clip(task: ShardTask, scanned: Scanned, writer: ShardWriter, tally: Tally) -> None:
+    """Add one clip to the shard, or note why not."""
+    clip = scanned.clip
+    if scanned.state != "ok":
+        return tally.refuse(scanned, "excluded", scanned.state, "listed by the corpus, not among its files")
+    key = key_of(clip.id)
+    instructions = instructions_of(task.tasks, clip, key, tally)
+    if not instructions:
+        return tally.refuse(scanned, "excluded", "no_instruction", "no task of the recipe can ask anything of it")
+    try:
+        stored = store(raw_folder(task.root, task.corpus), clip.audio, clip.join)
+    except Refused as refused:
+        return tally.refuse(scanned, "quarantined", refused.reason, refused.detail)
+    sample = Sample(
+        key=key,
+        id=clip.id,
+        corpus=task.corpus,
+        split=task.split,
+        samples=stored.samples,
+        seconds=stored.samples / RATE,
+        language=clip.language,
+        speaker=clip.speaker,
+        gender=clip.gender,
+        text=clip.text,
+        license=clip.license,
+        instructions=instructions,
+    )
+    writer.add(sample, stored, list(dict.fromkeys(ref.path for ref in clip.audio)), scanned.bytes)
+
+
+def instructions_of(tasks: tuple[str, ...], clip: Clip, key: str, tally: Tally) -> tuple[Instruction, ...]:
+    """Return what all tasks ask of a clip."""
+    instructions: list[Instruction] = []
+    for name in tasks:
+        try:
+            instructions.extend(instruct(TASKS[name], clip, key))
+        except NoAnswer as nothing:
+            tally.skip(name, nothing.reason)
+    return tuple(instructions)
+
+
+def write_commit(url: str, commit: Commit, rows: pa.Table) -> None:
+    """Write a commit record whole."""
+    metadata = {"format": FORMAT, "commit": msgspec.json.encode(commit, order="sorted").decode()}
+    write_table(url, rows.cast(SCHEMA).replace_schema_metadata(metadata))
+
+
+def read_commit(url: str) -> tuple[Commit, pa.Table]:
+    """Return a commit record and its index rows."""
+    table = read_table(url, FORMAT)
+    return msgspec.json.decode(table.schema.metadata[b"commit"], type=Commit), table.replace_schema_metadata(SCHEMA.metadata)

@@ -1,0 +1,67 @@
+"""Scan: read a split as its corpus publishes it and write its manifest, one row a clip."""
+
+from __future__ import annotations
+
+import msgspec
+
+from manifests import Clip, files, load_corpus
+from manifests.tables import Scanned, write_manifest
+from shards.audio import probe
+
+
+class ScanTask(msgspec.Struct, frozen=True, kw_only=True):
+    """One split to scan."""
+
+    root: str
+    corpus: str
+    split: str
+
+
+class ScanResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scan found."""
+
+    clips: int
+    missing: int
+    """Clips that the corpus lists and whose audio is not there."""
+    seconds: float
+    """By the headers of the files: an estimate."""
+    bytes: int
+    published: int
+    """How many clips the corpus says the split has."""
+
+
+def raw_folder(root: str, corpus: str) -> str:
+    """Return the folder below `root` that holds a corpus as published."""
+    return files.join(root, "raw", corpus)
+
+
+def manifest_path(root: str, corpus: str, split: str) -> str:
+    """Return where the manifest of a split is."""
+    return files.join(root, "manifests", corpus, f"{split}.parquet")
+
+
+def scan(task: ScanTask) -> ScanResult:
+    """Write the manifest of one split; UserError if its published files are not there."""
+    corpus = load_corpus(task.corpus)
+    raw = raw_folder(task.root, task.corpus)
+    rows = [look(raw, clip) for clip in corpus.clips(raw, task.split)]
+    write_manifest(manifest_path(task.root, task.corpus, task.split), rows)
+    return ScanResult(
+        clips=len(rows),
+        missing=sum(row.state == "audio_missing" for row in rows),
+        seconds=sum(row.seconds for row in rows),
+        bytes=sum(row.bytes for row in rows),
+        published=corpus.split(task.split).clips,
+    )
+
+
+def look(raw: str, clip: Clip) -> Scanned:
+    """Return what can be seen of a clip's audio without decoding it."""
+    paths = list(dict.fromkeys(ref.path for ref in clip.audio))
+    sizes = [files.size(files.join(raw, path)) for path in paths]
+    if not paths or None in sizes:
+        return Scanned(clip=clip, state="audio_missing")
+    lengths = {path: probe(files.join(raw, path), size or 0) for path, size in zip(paths, sizes, strict=True)}
+    spans = [max(0.0, lengths[ref.path] - ref.start) if ref.seconds is None else ref.seconds for ref in clip.audio]
+    seconds = max(spans) if clip.join == "mix" else sum(spans)
+    return Scanned(clip=clip, bytes=sum(size or 0 for size in sizes), seconds=round(seconds, 6))

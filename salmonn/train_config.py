@@ -1,0 +1,127 @@
+"""The settings of a training run, read from TOML: what is trained on what, for how long, and where it is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from manifests.errors import UserError
+from manifests.settings import read_toml
+from salmonn.config import OptimizerConfig, SalmonnConfig, load_preset
+
+
+class BatchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many examples a step learns from."""
+
+    max_seconds: float = 120.0
+    """Audio in a batch, padding included."""
+    max_examples: int = 8
+    """Examples in a batch; 8 a GPU as released."""
+    micro_batches: int = 1
+    """Batches whose gradients are summed into one step."""
+    readers: int = 2
+    """Threads that decode audio ahead of the model; they change nothing but speed."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_seconds", "max_examples", "micro_batches", "readers"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"batch.{name} is {getattr(self, name)}; it must be above 0")
+
+
+class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One training run."""
+
+    run: str
+    """The folder that keeps the run: settings, log, checkpoints, evaluation."""
+    dataset: str
+    """Folder or URL of the dataset that `salmonn build` made."""
+    recipe: str
+    """Name of a recipe, or the path of its TOML file."""
+    model: str | SalmonnConfig
+    """Name of a preset, or a table with all sizes."""
+    steps: int
+    """Steps of the whole run; may be raised later to go on."""
+    stage: str = "instruct"
+    optimizer: OptimizerConfig | None = None
+    """None means the preset's, or for a table in place of a preset the released stage 1."""
+    batch: BatchConfig = BatchConfig()
+    seed: int = 0
+    """Of the order of the examples and of dropout."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; the last step has one too."""
+    keep: int = 2
+    """How many checkpoints stay."""
+    threads: int = 0
+    """CPU threads torch computes with; 0 means its own choice. Bits are the same only with the same number."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.threads < 0:
+            raise ValueError(f"threads is {self.threads}; it must be 0 (torch's choice) or above")
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.run)
+
+    @property
+    def sizes(self) -> SalmonnConfig:
+        """The model's settings; a preset has been resolved to them."""
+        assert isinstance(self.model, SalmonnConfig), "resolve first"
+        return self.model
+
+    @property
+    def adam(self) -> OptimizerConfig:
+        """The optimizer's settings; a missing table has been resolved to them."""
+        assert self.optimizer is not None, "resolve first"
+        return self.optimizer
+
+
+def load_train_config(path: str | Path) -> TrainConfig:
+    """Read the settings of a run from a TOML file; UserError says what is wrong and where."""
+    return read_toml(path, TrainConfig)
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Return the settings with a preset's name replaced by what it stands for."""
+    if isinstance(config.model, SalmonnConfig):
+        return msgspec.structs.replace(config, optimizer=config.optimizer or OptimizerConfig())
+    preset = load_preset(config.model)
+    return msgspec.structs.replace(config, model=preset.model, optimizer=config.optimizer or preset.optimizer)
+
+
+def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
+    """Return what makes `new` another run than `old`, as ``batch.max_examples was 8, is 16``; both are resolved.
+
+    Nothing that leaves the results alone counts: where the run lies, more steps, how often it is saved, the readers.
+    """
+    before, after = flatten(msgspec.to_builtins(old)), flatten(msgspec.to_builtins(new))
+    for free in ("run", "checkpoint_every", "keep", "batch.readers"):
+        before.pop(free), after.pop(free)
+    if new.steps >= old.steps:
+        before.pop("steps"), after.pop("steps")
+    names = sorted(before.keys() | after.keys())
+    return [f"{n} was {before.get(n)!r}, is {after.get(n)!r}" for n in names if before.get(n) != after.get(n)]
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def demand_same(old: TrainConfig, new: TrainConfig) -> None:
+    """Raise UserError if the run folder of `new` belongs to the settings `old`, naming all that changed."""
+    changed = differences(old, new)
+    if changed:
+        raise UserError(
+            f"the run folder {new.run!r} was made with other settings: {'; '.join(changed)}. "
+            "Give this run a folder of its own, or go back to those settings"
+        )

@@ -1,0 +1,297 @@
+"""Training: one loop from the stream to the checkpoints, resumed to the bit."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, Protocol
+
+import msgspec
+import torch
+
+from manifests import load_recipe
+from manifests.errors import UserError
+from salmonn.checkpoint import newest_checkpoint, remove_unfinished, write_checkpoint
+from salmonn.model import Salmonn
+from salmonn.optimizer import learning_rate, load_optimizer_tensors, make_optimizer, optimizer_tensors
+from salmonn.run import Log, StepLog, fill_model, model_digest, open_run, pick_device
+from salmonn.tally import Tally
+from salmonn.train_config import TrainConfig, resolve
+
+LOG = logging.getLogger("salmonn")
+RNG = "random/"
+"""Prefix of the random states among the optimizer's tensors."""
+
+
+class BatchStream(Protocol):
+    """What the trainer needs of shards.Stream."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Deal batches, `micro_batches` a step, without end."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the stream has been dealt."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        ...
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call of `train` did."""
+
+    run: Path
+    steps: int
+    """Steps done in the whole run so far."""
+    resumed_from: int
+    """The step this call went on from; 0 for a new run."""
+    first_loss: float
+    """Of the first step of the whole run."""
+    last_loss: float
+    seconds: float
+    """Of this call, from the first batch on."""
+    tokens: int
+    """Answer tokens learnt from in this call."""
+    ended: Literal["done", "stop_after", "signal"]
+    """Why the call returned."""
+
+
+def train(
+    config: TrainConfig,
+    *,
+    stop_after: int | None = None,
+    on_step: Callable[[StepLog], None] | None = None,
+) -> RunResult:
+    """Train, or go on training, the run that `config` describes; return what was done.
+
+    A run folder that has checkpoints is resumed, and its losses equal those of a run never stopped, to the bit.
+    `stop_after` ends this call after so many steps, with a checkpoint. SIGINT and SIGTERM end it after the step.
+    UserError if the folder belongs to other settings, or the settings name what is not there.
+    """
+    # The one import of the loader: the model itself runs without it.
+    from shards import Dataset, Stream
+
+    config = resolve(config)
+    batch = config.batch
+    stream = Stream(
+        Dataset(config.dataset),
+        load_recipe(config.recipe),
+        stage=config.stage,
+        seed=config.seed,
+        rank=0,
+        world_size=1,
+        micro_batches=batch.micro_batches,
+        max_seconds=batch.max_seconds,
+        max_examples=batch.max_examples,
+        epochs=None,
+        threads=batch.readers,
+    )
+    return run_training(config, stream, stop_after=stop_after, on_step=on_step)
+
+
+def run_training(
+    config: TrainConfig,
+    stream: BatchStream,
+    *,
+    stop_after: int | None = None,
+    on_step: Callable[[StepLog], None] | None = None,
+) -> RunResult:
+    """Do what `train` does, on any stream; `config` is resolved."""
+    if stop_after is not None and stop_after < 1:
+        raise UserError(f"stop_after is {stop_after}; it must be at least 1")
+    open_run(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    trainer = Trainer(config, Salmonn.from_config(config.sizes), stream)
+    trainer.resume()
+    return trainer.run(stop_after=stop_after, on_step=on_step)
+
+
+class Trainer:
+    """A model, its optimizer and its stream, at one step of a run."""
+
+    def __init__(self, config: TrainConfig, model: Salmonn, stream: BatchStream) -> None:
+        """Stand before the first step; `config` is resolved."""
+        self.config = config
+        self.stream = stream
+        self.model = model.to(pick_device(config)).train()
+        self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self.optimizer = make_optimizer(self.weights, config.adam)
+        self.frozen = model.frozen_digest()
+        self.folder = config.folder / "checkpoints"
+        self.log = Log(config.folder)
+        self.step = 0
+        self.saved = 0
+        torch.manual_seed(config.seed)
+
+    def resume(self) -> None:
+        """Go to the newest whole checkpoint, if there is one: weights, optimizer, random numbers, stream and log."""
+        remove_unfinished(self.folder)
+        checkpoint = newest_checkpoint(self.folder)
+        if checkpoint is not None:
+            state = checkpoint.state
+            if state.horizon != self.config.steps:
+                LOG.warning(
+                    "this run goes on to %d steps instead of %d: from here its learning rate follows the longer cosine",
+                    self.config.steps,
+                    state.horizon,
+                )
+            fill_model(self.model, checkpoint, self.frozen)
+            memory = {name: x for name, x in checkpoint.optimizer.items() if not name.startswith(RNG)}
+            load_optimizer_tensors(self.weights, self.optimizer, memory)
+            self.stream.load_state_dict(state.stream)
+            set_random_state(checkpoint.optimizer)
+            self.step = self.saved = state.step
+        self.log.cut_back(self.step)
+
+    def run(self, *, stop_after: int | None, on_step: Callable[[StepLog], None] | None) -> RunResult:
+        """Take steps until the run is done, `stop_after` steps are taken, or a signal asks to stop; then save."""
+        began, first, tokens = time.perf_counter(), self.step, 0
+        goal = self.config.steps if stop_after is None else min(self.config.steps, first + stop_after)
+        with stop_signals() as asked, contextlib.closing(Batches(self.stream)) as batches:
+            while self.step < goal and not asked:
+                line = self.learn(batches)
+                tokens += line.tokens
+                self.log.append(line)
+                if self.step % self.config.checkpoint_every == 0:
+                    self.save()
+                if on_step is not None:
+                    on_step(line)
+            if self.saved < self.step:
+                self.save()
+        lines = self.log.lines()
+        return RunResult(
+            run=self.config.folder,
+            steps=self.step,
+            resumed_from=first,
+            first_loss=lines[0].loss,
+            last_loss=lines[-1].loss,
+            seconds=time.perf_counter() - began,
+            tokens=tokens,
+            ended="done" if self.step == self.config.steps else "signal" if asked else "stop_after",
+        )
+
+    def learn(self, batches: Batches) -> StepLog:
+        """Take one step: the loss is the sum over the answer tokens of all its batches, divided by their number."""
+        began, adam = time.perf_counter(), self.config.adam
+        tally, cut = Tally(), self.model.log_mel.cut
+        lr = learning_rate(adam, self.step, self.config.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        for _ in range(self.config.batch.micro_batches):
+            batch = batches.take()
+            examples = batch.examples
+            prompts = [self.model.config.prompt.wrap(example.prompt) for example in examples]
+            tokens = self.model.answer_tokens([e.audio for e in examples], prompts, [e.answer for e in examples])
+            tokens.nll_N.sum().backward()  # type: ignore[no-untyped-call]
+            tally.add(batch, tokens)
+        # The number of tokens is known only now, and dividing the gradients is the same as dividing the loss.
+        for weight in self.weights.values():
+            if weight.grad is not None:
+                weight.grad /= tally.tokens
+        norm = float(torch.nn.utils.clip_grad_norm_(self.weights.values(), adam.clip_norm or math.inf))
+        if not math.isfinite(norm):
+            raise UserError(
+                f"step {self.step + 1}: the gradient is {norm} (loss {tally.loss}); the weights were left alone. "
+                f"Lower optimizer.peak_lr ({adam.peak_lr}) or set optimizer.clip_norm, and train in a new folder"
+            )
+        self.optimizer.step()
+        self.step += 1
+        return tally.line(
+            step=self.step,
+            lr=lr,
+            grad_norm=norm,
+            cut=self.model.log_mel.cut - cut,
+            wait_seconds=batches.waited(),
+            seconds=time.perf_counter() - began,
+        )
+
+    def save(self) -> None:
+        """Write a checkpoint of this step."""
+        write_checkpoint(
+            self.folder,
+            step=self.step,
+            horizon=self.config.steps,
+            model=self.model.trainable_state(),
+            optimizer=optimizer_tensors(self.weights, self.optimizer) | random_state(),
+            stream=self.stream.state_dict(),
+            config=model_digest(self.model.config),
+            frozen=self.frozen,
+            keep=self.config.keep,
+        )
+        self.saved = self.step
+
+
+class Batches:
+    """The stream's batches, with a clock on the waiting."""
+
+    def __init__(self, stream: BatchStream) -> None:
+        """Begin where the stream stands."""
+        self.iterator = iter(stream)
+        self.seconds = 0.0
+
+    def take(self) -> Any:
+        """Return the next batch."""
+        began = time.perf_counter()
+        batch = next(self.iterator)
+        self.seconds += time.perf_counter() - began
+        return batch
+
+    def waited(self) -> float:
+        """Return the seconds spent waiting since this was last asked."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
+    def close(self) -> None:
+        """Let the stream end its threads."""
+        if isinstance(self.iterator, contextlib.AbstractContextManager) or hasattr(self.iterator, "close"):
+            self.iterator.close()
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    """Return torch's random states as tensors."""
+    states = {f"{RNG}cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states[f"{RNG}cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_random_state(tensors: dict[str, torch.Tensor]) -> None:
+    """Set torch's random states from what `random_state` returned."""
+    torch.set_rng_state(tensors[f"{RNG}cpu"])
+    if torch.cuda.is_available() and f"{RNG}cuda" in tensors:
+        torch.cuda.set_rng_state(tensors[f"{RNG}cuda"])
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in the list that is yielded, so that a step can end; a second one acts as usual."""
+    asked: list[int] = []
+    usual: dict[int, Any] = {}
+
+    def restore() -> None:
+        while usual:
+            signal.signal(*usual.popitem())
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        restore()
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            usual[number] = signal.signal(number, note)
+    except ValueError:  # not the main thread, which alone receives signals
+        pass
+    try:
+        yield asked
+    finally:
+        restore()

@@ -1,0 +1,316 @@
+"""Audio: the one room that knows codecs. Decodes block by block under caps, copies what conforms, resamples, encodes.
+
+What a dataset stores is 16 kHz, mono, 16-bit FLAC. FLAC carries the MD5 of its PCM, so a stored clip proves itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from typing import IO, Any
+
+import msgspec
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from manifests import AudioRef, UserError, files
+from manifests.clips import Join
+
+RATE = 16_000
+"""Hz, of all stored audio: what Whisper and BEATs were trained on."""
+SILENCE = 1600
+"""Samples between the clips of a concatenation: 0.1 s, as SALMONN's loader puts between the two of a verification pair."""
+BLOCK = 1 << 16
+"""Frames decoded at a time."""
+LEVEL = 3 / 8
+"""FLAC level 3: 0.6 % larger than level 5 and 6 % faster to decode (facts/performance.md)."""
+
+MAX_SECONDS = 3 * 3600.0
+MAX_CHANNELS = 16
+MIN_RATE, MAX_RATE = 4_000, 192_000
+
+REASONS = {
+    "audio_missing": "the file was there at the scan and is gone",
+    "zero_length": "the file has no bytes",
+    "not_audio": "no decoder recognizes the file",
+    "truncated": "the file ends before its header says",
+    "corrupt": "the decoder met damaged data",
+    "md5_mismatch": "the samples are not those the FLAC header signed",
+    "no_samples": "the file or the span holds no audio",
+    "too_long": f"longer than {MAX_SECONDS / 3600:.0f} hours, or its header lies",
+    "channels": f"more than {MAX_CHANNELS} channels, or not the channel the clip names",
+    "sample_rate": f"sample rate outside {MIN_RATE} to {MAX_RATE} Hz",
+    "not_finite": "samples that are not numbers",
+}
+
+PCM = NDArray[np.int16]
+Wave = NDArray[np.float32]
+
+
+class Refused(Exception):
+    """Audio that cannot be packed: `reason` is a code of REASONS, `detail` is for the reader."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        assert reason in REASONS, reason
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class StreamInfo(msgspec.Struct, frozen=True):
+    """What the header of a FLAC file says (RFC 9639, section 8.2)."""
+
+    rate: int
+    channels: int
+    bits: int
+    samples: int
+    md5: str
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """A clip's audio as it goes into a shard."""
+
+    flac: bytes
+    samples: int
+    pcm_md5: str
+    """Hex MD5 of the little-endian 16-bit samples: the identity of the audio, whatever encoder wrote it."""
+    action: str
+    """``copy`` (bytes as published), ``transcode`` (a whole file) or ``render`` (a span, a pair or a mixture)."""
+    source_rate: int
+    """Hz, of the first file."""
+
+
+def flac_info(data: bytes) -> StreamInfo | None:
+    """Return the header of `data` if it is a FLAC file, else None."""
+    if len(data) < 42 or data[:4] != b"fLaC" or data[4] & 0x7F != 0:
+        return None
+    packed = int.from_bytes(data[18:26], "big")
+    return StreamInfo(
+        rate=packed >> 44,
+        channels=(packed >> 41 & 7) + 1,
+        bits=(packed >> 36 & 31) + 1,
+        samples=packed & (1 << 36) - 1,
+        md5=data[26:42].hex(),
+    )
+
+
+def conforms(info: StreamInfo | None) -> bool:
+    """Whether a FLAC file can be stored as it is: our format, with a length and a signature."""
+    if info is None or info.samples == 0 or set(info.md5) == {"0"}:
+        return False
+    return (info.rate, info.channels, info.bits) == (RATE, 1, 16)
+
+
+def pcm_md5(pcm: PCM) -> str:
+    """Return the hex MD5 of samples as FLAC signs them."""
+    return hashlib.md5(pcm.astype("<i2", copy=False).tobytes()).hexdigest()
+
+
+def open_sound(file: str | IO[bytes], name: str, size: int) -> Any:
+    """Open a sound file for reading and hold its header against the caps; Refused says what is wrong with it."""
+    if size == 0:
+        raise Refused("zero_length", name)
+    try:
+        sound = soundfile.SoundFile(file)
+    except soundfile.LibsndfileError as error:
+        raise Refused("not_audio", f"{name}: {error.error_string.strip()}") from None
+    if not MIN_RATE <= sound.samplerate <= MAX_RATE:
+        raise Refused("sample_rate", f"{name}: {sound.samplerate} Hz")
+    if sound.channels > MAX_CHANNELS:
+        raise Refused("channels", f"{name}: {sound.channels} channels")
+    if sound.frames > MAX_SECONDS * sound.samplerate:
+        raise Refused("too_long", f"{name}: its header says {sound.frames} frames at {sound.samplerate} Hz")
+    return sound
+
+
+def blocks(sound: Any, source: io.BytesIO, name: str, frames: int | None, dtype: str) -> Iterator[NDArray[Any]]:
+    """Yield arrays [frames, channels] from the position of `sound` on, `frames` in all or to its end.
+
+    `source` is what `sound` reads. The length an MP3 header gives is a guess, so only other formats are held to it.
+    """
+    guessed = frames is None and sound.format == "MPEG"
+    wanted = left = sound.frames - sound.tell() if frames is None else frames
+    while left > 0 or guessed:
+        try:
+            block = sound.read(BLOCK if guessed else min(BLOCK, left), dtype=dtype, always_2d=True)
+        except soundfile.LibsndfileError as error:
+            # libsndfile reports a FLAC that ends early as lost synchronization, like any damage; only that it has
+            # used up the bytes tells them apart.
+            reason = "truncated" if source.tell() == len(source.getbuffer()) else "corrupt"
+            raise Refused(reason, f"{name}: {error.error_string.strip()}") from None
+        if len(block) == 0:
+            break
+        left -= len(block)
+        yield block
+    if left > 0 and not guessed:
+        raise Refused("truncated", f"{name}: {left} of {wanted} frames are missing")
+
+
+def read_source(root: str, path: str) -> bytes:
+    """Return the bytes of one source file; Refused if it is gone or empty."""
+    try:
+        data = files.read_bytes(files.join(root, path))
+    except FileNotFoundError:
+        raise Refused("audio_missing", path) from None
+    if not data:
+        raise Refused("zero_length", path)
+    return data
+
+
+def copied(data: bytes, info: StreamInfo, name: str) -> Stored:
+    """Return a conforming FLAC as it is, after decoding it once to prove that its samples are those it signed."""
+    digest, count = hashlib.md5(), 0
+    source = io.BytesIO(data)
+    with open_sound(source, name, len(data)) as sound:
+        for block in blocks(sound, source, name, None, "int16"):
+            digest.update(block.astype("<i2", copy=False).tobytes())
+            count += len(block)
+    if count != info.samples or digest.hexdigest() != info.md5:
+        raise Refused("md5_mismatch", f"{name}: {count} samples with MD5 {digest.hexdigest()}, its header says {info.md5}")
+    return Stored(flac=data, samples=count, pcm_md5=info.md5, action="copy", source_rate=info.rate)
+
+
+def span_of(sound: Any, ref: AudioRef) -> int | None:
+    """Move `sound` to the start of the span and return how many frames it has, None to the end."""
+    first = round(ref.start * sound.samplerate)
+    if first >= sound.frames and ref.start > 0:
+        raise Refused("no_samples", f"{ref.path}: starts at {ref.start} s, the file has {sound.frames / sound.samplerate:.3f} s")
+    if first:
+        sound.seek(first)
+    return None if ref.seconds is None else round(ref.seconds * sound.samplerate)
+
+
+def mono(block: Wave, ref: AudioRef) -> Wave:
+    """Return the channel a reference asks for, or the mean of all, at its gain: [frames, channels] to [frames]."""
+    if ref.channel is not None:
+        if ref.channel >= block.shape[1]:
+            raise Refused("channels", f"{ref.path}: has {block.shape[1]} channels, not number {ref.channel}")
+        wave = block[:, ref.channel]
+    elif block.shape[1] == 1:
+        wave = block[:, 0]
+    else:
+        wave = block.sum(axis=1, dtype=np.float32) / np.float32(block.shape[1])
+    return wave if ref.gain == 1.0 else wave * np.float32(ref.gain)
+
+
+def decode(data: bytes, ref: AudioRef) -> tuple[Wave, int]:
+    """Return one reference as float32 [samples] at 16 kHz, and the rate of its file in Hz. Resampled by soxr, HQ."""
+    source = io.BytesIO(data)
+    with open_sound(source, ref.path, len(data)) as sound:
+        rate = int(sound.samplerate)
+        frames = span_of(sound, ref)
+        resampler = None if rate == RATE else soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality="HQ")
+        parts: list[Wave] = []
+        total = 0
+        for block in blocks(sound, source, ref.path, frames, "float32"):
+            total += len(block)
+            if total > MAX_SECONDS * rate:
+                raise Refused("too_long", f"{ref.path}: more than {MAX_SECONDS} s")
+            wave = mono(block, ref)
+            if not np.isfinite(wave).all():
+                raise Refused("not_finite", ref.path)
+            parts.append(wave if resampler is None else resampler.resample_chunk(wave, last=False))
+        if resampler is not None:
+            parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    wave = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    if not len(wave):
+        raise Refused("no_samples", ref.path)
+    return wave, rate
+
+
+def joined(waves: list[Wave], join: Join) -> Wave:
+    """Make one signal of several: one after the other with 0.1 s of silence between, or their sum to the longest."""
+    if join == "mix":
+        total = np.zeros(max(map(len, waves)), np.float32)
+        for wave in waves:
+            total[: len(wave)] += wave
+        return total
+    silence = np.zeros(SILENCE, np.float32)
+    pieces = [piece for wave in waves for piece in (silence, wave)]
+    return np.concatenate(pieces[1:])
+
+
+def to_pcm(wave: Wave) -> PCM:
+    """Return 16-bit samples of a wave in [-1, 1], rounded to the nearest and clipped; exact for 16-bit sources."""
+    return np.clip(np.rint(wave * np.float32(32768)), -32768, 32767).astype(np.int16)
+
+
+def encode(pcm: PCM) -> bytes:
+    """Return 16 kHz mono samples as a FLAC file."""
+    sink = io.BytesIO()
+    soundfile.write(sink, pcm, RATE, format="FLAC", subtype="PCM_16", compression_level=LEVEL)
+    return sink.getvalue()
+
+
+def store(root: str, audio: tuple[AudioRef, ...], join: Join = "single") -> Stored:
+    """Bring the audio of a clip, as its references below `root` describe it, to the stored form; Refused if it cannot be.
+
+    A whole file that already conforms is copied byte for byte; everything else is decoded, resampled and encoded.
+    """
+    assert audio and (len(audio) == 1 or join != "single"), (audio, join)
+    sources: dict[str, bytes] = {}
+    for ref in audio:
+        if ref.path not in sources:
+            sources[ref.path] = read_source(root, ref.path)
+    first = audio[0]
+    whole = len(audio) == 1 and first.start == 0 and first.seconds is None
+    data = sources[first.path]
+    if whole and first.channel in (None, 0) and first.gain == 1.0:
+        info = flac_info(data)
+        if info is not None and conforms(info):
+            return copied(data, info, first.path)
+    decoded = [decode(sources[ref.path], ref) for ref in audio]
+    pcm = to_pcm(joined([wave for wave, _ in decoded], join))
+    return Stored(
+        flac=encode(pcm),
+        samples=len(pcm),
+        pcm_md5=pcm_md5(pcm),
+        action="transcode" if whole else "render",
+        source_rate=decoded[0][1],
+    )
+
+
+def read_flac(data: bytes, name: str) -> PCM:
+    """Return the samples of a stored clip; Refused if they are not all there. Used by the stream and by verify."""
+    source = io.BytesIO(data)
+    with open_sound(source, name, len(data)) as sound:
+        pcm: PCM = np.concatenate([np.zeros((0, 1), np.int16), *blocks(sound, source, name, None, "int16")])[:, 0]
+    return pcm
+
+
+def load_audio(path: str) -> Wave:
+    """Return any sound file as float32 [samples] at 16 kHz, mono, in [-1, 1]; UserError if it cannot be used."""
+    try:
+        return decode(files.read_bytes(path), AudioRef(path=path))[0]
+    except OSError as error:
+        raise UserError(f"cannot read the audio file {path!r}: {error.strerror or error}") from None
+    except Refused as refusal:
+        raise UserError(f"cannot use the audio file {path!r}: {REASONS[refusal.reason]}") from None
+
+
+def probe(url: str, size: int) -> float:
+    """Return the seconds that the header of a sound file claims, 0 if it cannot be read. An estimate: see `blocks`."""
+    try:
+        with files.open_read(url) as file, open_sound(file, url, size) as sound:
+            return float(sound.frames / sound.samplerate)
+    except (Refused, OSError):
+        return 0.0
+
+
+def to_mp3(pcm: PCM) -> bytes:
+    """Return samples as an MP3 file, which every browser plays."""
+    sink = io.BytesIO()
+    soundfile.write(sink, pcm, RATE, format="MP3", subtype="MPEG_LAYER_III")
+    return sink.getvalue()
+
+
+def versions() -> dict[str, str]:
+    """Name what decodes, resamples and encodes here: it belongs to what identifies a build."""
+    return {
+        "soundfile": soundfile.__version__,
+        "libsndfile": soundfile.__libsndfile_version__,
+        "soxr": soxr.__version__,
+    }

@@ -1,0 +1,96 @@
+"""A sample: one clip's audio with all its instructions, as two adjacent tar members, <key>.flac and <key>.json.
+
+The layout is WebDataset's. Its own writer is not used here: importing webdataset imports torch, and a cluster builds
+shards without torch; the tests hold our tars against its reader. The one room that knows the tar format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Iterator
+
+import msgspec
+
+from manifests import Instruction
+from manifests.errors import UserError
+
+KEY = re.compile(r"[a-z0-9_-]{1,128}")
+LONGEST = 90
+"""Longest key we make: with its extension it fits the 100 bytes of a plain tar header."""
+CLEAN = re.compile(rf"[a-z0-9]+/[a-z0-9_-]{{1,{LONGEST - 20}}}")
+BLOCK = 512
+END = bytes(2 * BLOCK)
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """What <key>.json holds. Every field is there for every task and none is null: readers fix their schema on a few rows."""
+
+    key: str
+    id: str
+    """The clip's id as its corpus has it."""
+    corpus: str
+    split: str
+    samples: int
+    """Length of the audio, at 16 kHz."""
+    seconds: float
+    language: str
+    speaker: str
+    gender: str
+    text: str
+    """The transcript as published; the answers hold it as it is trained on."""
+    license: str
+    instructions: tuple[Instruction, ...]
+    """At least one."""
+
+    def encode(self) -> bytes:
+        """Return the JSON, with sorted names."""
+        return msgspec.json.encode(self, order="sorted")
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """Where the content of a tar member lies, in bytes from the start of the tar."""
+
+    name: str
+    offset: int
+    length: int
+
+
+def key_of(clip_id: str) -> str:
+    """Return the key of a clip: its id with ``_`` for the slash, or, where that breaks the law, a slug and a digest.
+
+    Different ids give different keys; the builder checks it all the same.
+    """
+    if CLEAN.fullmatch(clip_id):
+        return clip_id.replace("/", "_", 1)
+    slug = re.sub(r"[^a-z0-9]+", "-", clip_id.lower()).strip("-")[: LONGEST - 33]
+    return f"{slug}-x{hashlib.sha256(clip_id.encode('utf-8', 'surrogatepass')).hexdigest()[:31]}"
+
+
+def member(name: str, content: bytes) -> bytes:
+    """Return one tar member: header, content, padding. Nothing in the header depends on when or where it is made."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = len(content), 0, 0o644
+    header = info.tobuf(format=tarfile.USTAR_FORMAT)
+    assert len(header) == BLOCK, name
+    return header + content + bytes(-len(content) % BLOCK)
+
+
+def tar_end(length: int) -> bytes:
+    """Return what ends a tar of `length` bytes: two empty blocks, and zeros up to a whole record."""
+    return END + bytes(-(length + len(END)) % tarfile.RECORDSIZE)
+
+
+def members(tar: bytes, name: str) -> Iterator[tuple[Placed, bytes]]:
+    """Yield every member of a tar and its header; UserError if something is not a plain file with a plain header."""
+    offset = 0
+    while tar[offset : offset + BLOCK] not in (bytes(BLOCK), b""):
+        try:
+            info = tarfile.TarInfo.frombuf(tar[offset : offset + BLOCK], "utf-8", "strict")
+        except (tarfile.HeaderError, UnicodeDecodeError) as error:
+            raise UserError(f"{name}: no tar header at byte {offset} ({error})") from None
+        if info.type != tarfile.REGTYPE or offset + BLOCK + info.size > len(tar):
+            raise UserError(f"{name}: member {info.name!r} at byte {offset} is not a whole plain file")
+        yield Placed(info.name, offset + BLOCK, info.size), tar[offset : offset + BLOCK]
+        offset += BLOCK + info.size + (-info.size % BLOCK)
