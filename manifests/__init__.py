@@ -2,7 +2,7 @@
 
 from manifests.clips import AudioRef, Clip, Instruction
 from manifests.corpus import Corpus, corpus_names, load_corpus
-from manifests.errors import TooManyRefusals, UserError
+from manifests.errors import Failed, TooManyRefusals, UserError
 from manifests.recipe import Recipe, load_recipe, recipe_names
 from manifests.tasks import TASKS, Task
 
@@ -11,6 +11,7 @@ __all__ = [
     "AudioRef",
     "Clip",
     "Corpus",
+    "Failed",
     "Instruction",
     "Recipe",
     "Task",

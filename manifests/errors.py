@@ -14,6 +14,10 @@ class TooManyRefusals(RuntimeError):
     """A build whose input is rotten beyond its budget: the command line prints the sentence and exits with 3."""
 
 
+class Failed(RuntimeError):
+    """A check that did not pass: the command line prints the sentence and exits with 1."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Say which known name was probably meant, or list them all, for the end of a sentence."""
     names = sorted(known)

@@ -23,8 +23,11 @@ def filesystem(url: str | Path) -> tuple[Any, str]:
     text = os.fspath(url)
     scheme = text.split("://", 1)[0] if "://" in text else "file"
     if "::" in text or scheme not in SCHEMES:
-        raise UserError(f"cannot use the address {redact(text)!r}; it must be a path or begin with {', '.join(SCHEMES)}")
-    return fsspec.core.url_to_fs(text)
+        raise UserError(
+            f"cannot use the address {redact(text)!r}; it must be a path or begin with {', '.join(SCHEMES)}"
+        )
+    fs, path = fsspec.core.url_to_fs(text)
+    return fs, str(path)
 
 
 def is_local(url: str | Path) -> bool:

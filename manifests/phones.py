@@ -1,6 +1,6 @@
 """Words to phones: the corpus's own lexicon first, then CMUdict, then gruut's model for what neither holds.
 
-Phones are the 39 of CMUdict without stress, as in SALMONN's phone_recognition annotations (facts/corpora.md section 16).
+Phones are the 39 of CMUdict without stress, as in the phone_recognition annotations of SALMONN's authors.
 """
 
 from __future__ import annotations

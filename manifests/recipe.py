@@ -23,7 +23,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     corpus: str
     splits: tuple[str, ...]
     weight: float | None = None
-    """Share of the examples dealt, relative to the other rows; if no row of the stage has one, every example is dealt once."""
+    """Share of the examples dealt, relative to the other rows. If no row has one, every example is dealt once."""
     hours: float | None = None
     """How many hours of audio are meant to be there."""
     samples: int | None = None
@@ -78,7 +78,7 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """Return the recipe called `name`, or the one in the TOML file of that path; UserError says what is wrong with it."""
+    """Return the recipe called `name`, or the one in the TOML file of that path; UserError says what is wrong."""
     path = Path(name)
     if path.suffix != ".toml":
         if str(name) not in recipe_names():

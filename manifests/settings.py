@@ -1,4 +1,4 @@
-"""Settings files: TOML, read strictly into frozen structs; an unknown key is an error that names the nearest known one."""
+"""Settings files: TOML, read strictly into frozen structs; an unknown key is an error that names the nearest one."""
 
 from __future__ import annotations
 

@@ -78,9 +78,7 @@ def from_row(row: dict[str, Any]) -> Scanned:
     facts["translations"], facts["labels"] = dict(row["translations"]), dict(row["labels"])
     facts["captions"] = row["captions"]
     facts["questions"] = [(pair["question"], pair["answer"]) for pair in row["questions"]]
-    return Scanned(
-        clip=msgspec.convert(facts, Clip), state=row["state"], bytes=row["bytes"], seconds=row["seconds"]
-    )
+    return Scanned(clip=msgspec.convert(facts, Clip), state=row["state"], bytes=row["bytes"], seconds=row["seconds"])
 
 
 def write_manifest(url: str, rows: Iterable[Scanned]) -> None:

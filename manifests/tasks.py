@@ -48,7 +48,7 @@ def read_prompts(task: str) -> tuple[str, ...]:
 
 
 def instruct(task: Task, clip: Clip, key: str) -> tuple[Instruction, ...]:
-    """Return what `task` asks of `clip`, with the prompt that hash of `key` draws; NoAnswer says why there is nothing."""
+    """Return what `task` asks of `clip`, with the prompt that `key` draws; NoAnswer says why there is nothing."""
     answers = tuple(dict.fromkeys(answer.strip() for answer in task.answer(clip) if answer.strip()))
     if not answers:
         raise NoAnswer("empty_answer")
@@ -89,7 +89,13 @@ def captions(clip: Clip) -> tuple[str, ...]:
 ROWS = (
     Task(name="asr", level=1, metric="wer", about="write down what is said", answer=transcript),
     Task(name="phone_recognition", level=1, metric="per", about="write the phones that are heard", answer=phones),
-    Task(name="gender_recognition", level=1, metric="accuracy", about="say whether a woman or a man speaks", answer=gender),
+    Task(
+        name="gender_recognition",
+        level=1,
+        metric="accuracy",
+        about="say whether a woman or a man speaks",
+        answer=gender,
+    ),
     Task(name="audio_caption", level=1, metric="caption", about="describe the sound in a sentence", answer=captions),
 )
 TASKS = {task.name: task for task in ROWS}

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
-import pyarrow as pa
 
 from manifests import Recipe, TooManyRefusals, UserError, files, load_corpus
-from manifests.tables import read_table, write_table
-from pipelines.executor import Executor
-from pipelines.layout import SHARD_BYTES, Plan, ShardTask, SourcePlan, make_plan, tasks_of
+from pipelines.executor import Executor, Watch
+from pipelines.finish import finish
+from pipelines.layout import SHARD_BYTES, Plan, ShardTask, make_plan, tasks_of
 from pipelines.pack import Commit, pack, read_commit
 from pipelines.scan import ScanResult, ScanTask, manifest_path, raw_folder, scan
-from pipelines.verify import shard_tasks, verify_shard
-from shards.card import card
-from shards.index import FORMAT, QUARANTINE, SCHEMA, Dataset, File, Manifest, Source, digest_of
+from shards.index import Dataset, Source
 
 BUDGET = 0.05
 GRACE = 10
 """So many clips may be refused before the budget counts: a share of a handful says nothing."""
-
-Watch = Callable[[str, int, int], None]
-"""Told the step, how much of it is done, and how much there is."""
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,13 +34,17 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[Source, ...]
 
 
-def scan_missing(sources: list[tuple[str, str]], root: str, executor: Executor, watch: Watch) -> dict[tuple[str, str], ScanResult]:
+def scan_missing(
+    sources: list[tuple[str, str]], root: str, executor: Executor, watch: Watch
+) -> dict[tuple[str, str], ScanResult]:
     """Scan the splits that have no manifest yet, after checking that all their files are there."""
     todo = [source for source in sources if not files.exists(manifest_path(root, *source))]
     return scan_all(todo, root, executor, watch)
 
 
-def scan_all(sources: list[tuple[str, str]], root: str, executor: Executor, watch: Watch) -> dict[tuple[str, str], ScanResult]:
+def scan_all(
+    sources: list[tuple[str, str]], root: str, executor: Executor, watch: Watch
+) -> dict[tuple[str, str], ScanResult]:
     """Scan splits on Ray; UserError before any work if the published files of one are not there."""
     for corpus, split in sources:
         # Readers raise before their first clip if the tree is not as published.
@@ -72,9 +69,10 @@ def build(
     budget: float = BUDGET,
     watch: Watch = lambda step, done, total: None,
 ) -> Built:
-    """Build the dataset of `recipe` from the corpora below `root` in the folder `out`, or finish what a killed run began.
+    """Build the dataset of `recipe` in the folder `out` from the corpora below `root`; finish what a killed run began.
 
-    UserError if a corpus is not there or `out` holds something else; TooManyRefusals beyond the `budget`, a share of clips.
+    UserError if a corpus is not there or `out` holds something else; TooManyRefusals beyond `budget`, a share of
+    the clips.
     """
     files.require_writable(out)
     if not files.is_folder(root):
@@ -110,7 +108,7 @@ def build(
 class Allowance:
     """The budget of refusals: how many clips may have bad audio before the build stops."""
 
-    def __init__(self, plan: Plan, budget: float, commits: object = ()) -> None:
+    def __init__(self, plan: Plan, budget: float, commits: Iterable[Commit] = ()) -> None:
         """Allow a share `budget` of all clips of `plan`, less what `commits` have used."""
         if not 0 <= budget <= 1:
             raise UserError(f"--budget is {budget}; it is a share of the clips, from 0 to 1")
@@ -118,7 +116,7 @@ class Allowance:
         self.most = max(GRACE, int(budget * self.clips))
         self.used = 0
         self.reasons: dict[str, int] = {}
-        for commit in commits:  # type: ignore[attr-defined]
+        for commit in commits:
             self.spend(commit)
 
     def spend(self, commit: Commit) -> None:
@@ -173,7 +171,9 @@ def finished(out: str, plan: Plan) -> Dataset | None:
         changed = "its corpora were scanned anew and differ"
         if made.tools != plan.tools:
             changed = f"it was made with {told(made.tools, plan.tools)}"
-        elif [(s.corpus, s.split, s.tasks) for s in made.sources] != [(s.corpus, s.split, s.tasks) for s in plan.sources]:
+        elif [(s.corpus, s.split, s.tasks) for s in made.sources] != [
+            (s.corpus, s.split, s.tasks) for s in plan.sources
+        ]:
             changed = "the recipe names other corpora, splits or tasks"
         elif [s.found for s in made.sources] == [s.clips for s in plan.sources]:
             changed = "its corpora were scanned anew and differ, or --shard-mb is another"
@@ -203,7 +203,7 @@ def freeze(out: str, plan: Plan) -> None:
 
 @contextlib.contextmanager
 def locked(out: str) -> Iterator[None]:
-    """Hold a local dataset folder for this process; UserError if another build holds it. The system frees it on death."""
+    """Hold a local dataset folder for this process, until it ends or dies; UserError if another build holds it."""
     if not files.is_local(out):
         yield
         return
@@ -228,79 +228,3 @@ def committed(task: ShardTask) -> Commit | None:
     if commit.shard and files.size(files.join(task.dataset, commit.shard.path)) != commit.shard.bytes:
         return None
     return commit
-
-
-def finish(
-    plan: Plan, out: str, tasks: list[ShardTask], commits: dict[str, Commit], executor: Executor, watch: Watch
-) -> Manifest:
-    """Gather the commits into indexes, read every shard back, and write README.md and dataset.json."""
-    sources = []
-    for source in plan.sources:
-        mine = sorted((t for t in tasks if (t.corpus, t.split) == (source.corpus, source.split)), key=lambda t: t.path)
-        sources.append(gather(source, out, mine, commits))
-    manifest = Manifest(
-        format=FORMAT,
-        recipe=plan.recipe,
-        title=plan.title,
-        plan=plan.digest,
-        digest=digest_of([source.index for source in sources]),
-        sources=tuple(sources),
-        tools=plan.tools,
-    )
-    checks = shard_tasks(out, manifest.sources, decode=False)
-    problems: list[str] = []
-    for done, (_, verdict) in enumerate(executor.run(verify_shard, checks), start=1):
-        problems += verdict.problems
-        watch("verify", done, len(checks))
-    if problems:
-        raise RuntimeError(f"what was written does not read back: {'; '.join(problems[:5])}")
-    files.write_whole(files.join(out, "README.md"), card(manifest).encode())
-    files.write_whole(files.join(out, "dataset.json"), msgspec.json.format(msgspec.json.encode(manifest, order="sorted")))
-    return manifest
-
-
-def gather(source: SourcePlan, out: str, tasks: list[ShardTask], commits: dict[str, Commit]) -> Source:
-    """Write the index and the quarantine of one split from its commits."""
-    tables = [read_commit(files.join(out, task.commit))[1] for task in tasks]
-    mine = [commits[task.path] for task in tasks]
-    index = f"index/{source.corpus}/{source.split}.parquet"
-    quarantine = f"quarantine/{source.corpus}/{source.split}.parquet"
-    refusals = [refusal for commit in mine for refusal in commit.refusals]
-    write_table(files.join(out, index), pa.concat_tables([SCHEMA.empty_table(), *tables]))
-    rows = [msgspec.structs.asdict(refusal) for refusal in refusals]
-    write_table(files.join(out, quarantine), pa.Table.from_pylist(rows, schema=QUARANTINE))
-    corpus = load_corpus(source.corpus)
-    reasons: dict[str, int] = {}
-    for refusal in refusals:
-        reasons[refusal.reason] = reasons.get(refusal.reason, 0) + 1
-    skipped: dict[str, dict[str, int]] = {}
-    for commit in mine:
-        for task, counts in commit.skipped.items():
-            for reason, count in counts.items():
-                skipped.setdefault(task, {})[reason] = skipped.get(task, {}).get(reason, 0) + count
-    made = Source(
-        corpus=source.corpus,
-        split=source.split,
-        tasks=source.tasks,
-        found=sum(commit.found for commit in mine),
-        packed=sum(commit.packed for commit in mine),
-        quarantined=sum(commit.quarantined for commit in mine),
-        excluded=sum(len(commit.refusals) - commit.quarantined for commit in mine),
-        reasons=reasons,
-        skipped=skipped,
-        seconds=sum(commit.seconds for commit in mine),
-        license=corpus.facts.license,
-        published_clips=corpus.split(source.split).clips,
-        index=proof(out, index),
-        quarantine=proof(out, quarantine),
-        shards=tuple(commit.shard for commit in mine if commit.shard),
-    )
-    if made.found != source.clips or made.found != made.packed + made.quarantined + made.excluded:
-        raise RuntimeError(f"{source.name}: {source.clips} clips were planned, {made} came out")
-    return made
-
-
-def proof(out: str, path: str) -> File:
-    """Return size and digest of a file of the dataset."""
-    content = files.read_bytes(files.join(out, path))
-    return File(path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())

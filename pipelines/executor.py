@@ -13,6 +13,9 @@ from manifests.errors import UserError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+Watch = Callable[[str, int, int], None]
+"""Told a step of the work, how much of it is done, and how much there is."""
+
 OBJECT_STORE = 80 * 2**20
 """Bytes, about the least Ray takes. Only rows of a few hundred bytes pass through it, never audio."""
 AHEAD = 4

@@ -1,4 +1,4 @@
-"""The plan of a build, frozen before any work: which clips go into which shard. Two plans with one digest give the same bytes."""
+"""The plan of a build, frozen before any work: which clips go into which shard. One plan, one set of bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shards.index import FORMAT
 
 SHARD_BYTES = 256 * 2**20
 BYTES_PER_SECOND = 17_500
-"""What a second of 16 kHz FLAC takes on average: 62 MB an hour (facts/performance.md). Only shard sizes depend on it."""
+"""What a second of 16 kHz FLAC takes on average: 62 MB an hour. Only the sizes of shards depend on it."""
 
 
 class ShardPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +92,9 @@ def make_plan(recipe: Recipe, root: str, shard_bytes: int = SHARD_BYTES) -> Plan
     """Plan the build of `recipe` from the manifests below `root`."""
     if shard_bytes < 2**16:
         raise UserError(f"a shard of {shard_bytes} bytes is too small; give at least 65536")
-    sources = [plan_source(root, corpus, split, tasks, shard_bytes) for (corpus, split), tasks in recipe.sources().items()]
+    sources = [
+        plan_source(root, corpus, split, tasks, shard_bytes) for (corpus, split), tasks in recipe.sources().items()
+    ]
     return Plan(
         format=FORMAT,
         recipe=recipe.name,

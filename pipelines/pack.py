@@ -14,7 +14,8 @@ from manifests.tables import Scanned, read_manifest, read_table, write_table
 from manifests.tasks import NoAnswer, instruct
 from pipelines.layout import ShardTask
 from pipelines.scan import manifest_path, raw_folder
-from shards.audio import RATE, Refused, store
+from shards.audio import Refused, store
+from shards.flac import RATE
 from shards.index import FORMAT, SCHEMA, File
 from shards.sample import Sample, key_of
 from shards.writer import ShardWriter, open_shard
@@ -61,7 +62,9 @@ class Tally:
         """Note a clip that is not packed."""
         paths = " ".join(dict.fromkeys(ref.path for ref in scanned.clip.audio))
         self.refusals.append(
-            Refusal(id=scanned.clip.id, verdict=verdict, reason=reason, detail=detail, source=paths, bytes=scanned.bytes)
+            Refusal(
+                id=scanned.clip.id, verdict=verdict, reason=reason, detail=detail, source=paths, bytes=scanned.bytes
+            )
         )
 
     def skip(self, task: str, reason: str) -> None:
@@ -143,4 +146,6 @@ def write_commit(url: str, commit: Commit, rows: pa.Table) -> None:
 def read_commit(url: str) -> tuple[Commit, pa.Table]:
     """Return a commit record and its index rows."""
     table = read_table(url, FORMAT)
-    return msgspec.json.decode(table.schema.metadata[b"commit"], type=Commit), table.replace_schema_metadata(SCHEMA.metadata)
+    return msgspec.json.decode(table.schema.metadata[b"commit"], type=Commit), table.replace_schema_metadata(
+        SCHEMA.metadata
+    )

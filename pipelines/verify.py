@@ -40,7 +40,9 @@ def verify_index(dataset: Dataset) -> list[str]:
     for source in dataset.manifest.sources:
         name = f"{source.corpus}:{source.split}"
         if source.found != source.packed + source.quarantined + source.excluded:
-            problems.append(f"{name}: {source.found} clips found, but packed, quarantined and excluded make another sum")
+            problems.append(
+                f"{name}: {source.found} clips found, but packed, quarantined and excluded make another sum"
+            )
         problems += [problem for file in source.shards if (problem := size_problem(dataset.url, file))]
         problems += index_problems(dataset, source)
     indexes = [source.index for source in dataset.manifest.sources]
@@ -61,7 +63,10 @@ def index_problems(dataset: Dataset, source: Source) -> list[str]:
     """Check one index file against dataset.json."""
     for file in (source.index, source.quarantine):
         problem = size_problem(dataset.url, file)
-        if problem is None and hashlib.sha256(files.read_bytes(files.join(dataset.url, file.path))).hexdigest() != file.sha256:
+        if (
+            problem is None
+            and hashlib.sha256(files.read_bytes(files.join(dataset.url, file.path))).hexdigest() != file.sha256
+        ):
             problem = f"{file.path}: its sha256 is not the one in dataset.json"
         if problem:
             return [problem]
@@ -93,7 +98,9 @@ def verify_shard(task: VerifyTask) -> Verdict:
         found = []
         problems.append(str(error))
     expected = [
-        (f"{row['key']}.{kind}", row[f"{kind}_offset"], row[f"{kind}_bytes"]) for row in rows for kind in ("flac", "json")
+        (f"{row['key']}.{kind}", row[f"{kind}_offset"], row[f"{kind}_bytes"])
+        for row in rows
+        for kind in ("flac", "json")
     ]
     if found and found != expected:
         problems.append(f"{task.shard.path}: its members are not those of the index, in that order")

@@ -17,6 +17,7 @@ from manifests.errors import UserError
 from salmonn.metrics import Score, find_scorer, score
 from salmonn.model import Salmonn
 from salmonn.run import load_run, replace_file
+from shards import Dataset, Stream
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +31,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     finished: bool
     """Whether the model ended the answer itself, within the allowed number of tokens."""
     seconds: float
-    """Of audio."""
+    """Of audio that was heard."""
+    cut: float
+    """Seconds of the clip behind 30 s, that were not."""
 
 
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +44,8 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     """Examples answered: all that were dealt, unfinished ones too."""
     unfinished: int
     """Answers cut off at `max_new_tokens`; scored as they are."""
+    cut: int
+    """Clips above 30 s whose end was not heard."""
     score: Score | None
     """None if the task's metric has no scorer yet; `note` says so."""
     note: str = ""
@@ -60,8 +65,6 @@ class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
     """If set, only so many examples were dealt."""
     beams: int
     max_new_tokens: int
-    cut: int
-    """Clips above 30 s whose end was not heard."""
     tasks: tuple[TaskResult, ...]
 
 
@@ -83,8 +86,6 @@ def evaluate(
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}; it must be at least 1, or left out")
-    from shards import Dataset, Stream
-
     config, model, step = load_run(run)
     data = Dataset(dataset or config.dataset)
     stream = Stream(
@@ -95,6 +96,8 @@ def evaluate(
         max_seconds=config.batch.max_seconds,
         max_examples=config.batch.max_examples,
         epochs=1,
+        # The prompt of an example is the one in its shard, whatever the seed: its wording moves the scores.
+        prompts="stored",
         threads=config.batch.readers,
     )
     answers = answer_all(model, stream, limit=limit, beams=beams, max_new_tokens=max_new_tokens, on_batch=on_batch)
@@ -107,7 +110,6 @@ def evaluate(
         limit=limit,
         beams=beams,
         max_new_tokens=max_new_tokens,
-        cut=model.log_mel.cut,
         tasks=tuple(score_task(task, answers[task]) for task in sorted(answers)),
     )
     write_result(result, answers)
@@ -139,6 +141,7 @@ def answer_all(
                 references=tuple(example.answers),
                 finished=new[-1:] == [model.tokenizer.eos_token_id],
                 seconds=example.seconds,
+                cut=example.cut,
             )
             answers.setdefault(example.task, []).append(answer)
         done += len(examples)
@@ -158,8 +161,9 @@ def score_task(task: str, answers: list[Answer]) -> TaskResult:
         note = str(error)
     else:
         result = score(TASKS[task].metric, [a.references for a in answers], [a.answer for a in answers])
+    cut = sum(answer.cut > 0 for answer in answers)
     unfinished = sum(not answer.finished for answer in answers)
-    return TaskResult(task=task, count=len(answers), unfinished=unfinished, score=result, note=note)
+    return TaskResult(task=task, count=len(answers), unfinished=unfinished, cut=cut, score=result, note=note)
 
 
 def write_result(result: EvaluationResult, answers: dict[str, list[Answer]]) -> None:

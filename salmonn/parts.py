@@ -24,7 +24,8 @@ def loading(part: str, folder: str, files: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         if Path(folder).is_dir():
-            raise UserError(f"{part}: cannot load the folder {folder!r}, which should hold {files}: {first}") from None
+            why = first if (Path(folder) / "config.json").is_file() else "there is no config.json"
+            raise UserError(f"{part}: cannot load the folder {folder!r}, which should hold {files}: {why}") from None
         raise UserError(
             f"{part}: {folder!r} is neither a folder here nor in the Hugging Face cache of this machine; run "
             f"'hf download {folder}' where there is a network (unset HF_HUB_OFFLINE), or put {files} into a folder "

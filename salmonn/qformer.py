@@ -37,6 +37,8 @@ class WindowQFormer(nn.Module):
                     cross_attention_frequency=1,
                     encoder_hidden_size=speech_width + audio_width,
                     use_qformer_text_input=False,
+                    # Fused attention gives rounding noise where a lone query's gradient is zero, and Adam scales it up.
+                    attn_implementation="eager",
                 )
             )
             self.blip.apply(reset)

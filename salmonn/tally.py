@@ -15,7 +15,7 @@ class Tally:
         """Begin with nothing."""
         self.tasks: dict[str, tuple[float, int, int]] = {}
         self.nll = 0.0
-        self.tokens = self.examples = self.truncated = 0
+        self.tokens = self.examples = self.truncated = self.cut = 0
         self.audio_seconds = self.padded_seconds = 0.0
 
     @property
@@ -34,10 +34,11 @@ class Tally:
         self.tokens += len(nlls)
         self.examples += len(batch.examples)
         self.truncated += tokens.truncated
+        self.cut += sum(example.cut > 0 for example in batch.examples)
         self.audio_seconds += batch.seconds
         self.padded_seconds += batch.seconds / (1 - batch.padding)
 
-    def line(self, *, step: int, lr: float, grad_norm: float, cut: int, wait_seconds: float, seconds: float) -> StepLog:
+    def line(self, *, step: int, lr: float, grad_norm: float, wait_seconds: float, seconds: float) -> StepLog:
         """Return the log's line of the step."""
         return StepLog(
             step=step,
@@ -52,7 +53,7 @@ class Tally:
             examples=self.examples,
             audio_seconds=self.audio_seconds,
             padding=1 - self.audio_seconds / self.padded_seconds,
-            cut=cut,
+            cut=self.cut,
             truncated=self.truncated,
             wait_seconds=wait_seconds,
             seconds=seconds,

@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
@@ -23,6 +23,7 @@ from salmonn.optimizer import learning_rate, load_optimizer_tensors, make_optimi
 from salmonn.run import Log, StepLog, fill_model, model_digest, open_run, pick_device
 from salmonn.tally import Tally
 from salmonn.train_config import TrainConfig, resolve
+from shards import Dataset, Stream
 
 LOG = logging.getLogger("salmonn")
 RNG = "random/"
@@ -76,9 +77,6 @@ def train(
     `stop_after` ends this call after so many steps, with a checkpoint. SIGINT and SIGTERM end it after the step.
     UserError if the folder belongs to other settings, or the settings name what is not there.
     """
-    # The one import of the loader: the model itself runs without it.
-    from shards import Dataset, Stream
-
     config = resolve(config)
     batch = config.batch
     stream = Stream(
@@ -182,7 +180,7 @@ class Trainer:
     def learn(self, batches: Batches) -> StepLog:
         """Take one step: the loss is the sum over the answer tokens of all its batches, divided by their number."""
         began, adam = time.perf_counter(), self.config.adam
-        tally, cut = Tally(), self.model.log_mel.cut
+        tally = Tally()
         lr = learning_rate(adam, self.step, self.config.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -210,7 +208,6 @@ class Trainer:
             step=self.step,
             lr=lr,
             grad_norm=norm,
-            cut=self.model.log_mel.cut - cut,
             wait_seconds=batches.waited(),
             seconds=time.perf_counter() - began,
         )
@@ -253,7 +250,7 @@ class Batches:
 
     def close(self) -> None:
         """Let the stream end its threads."""
-        if isinstance(self.iterator, contextlib.AbstractContextManager) or hasattr(self.iterator, "close"):
+        if isinstance(self.iterator, Generator):
             self.iterator.close()
 
 

@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 
 from manifests import AudioRef, UserError, files
 from manifests.clips import Join
+from shards.flac import RATE, StreamInfo, conforms, flac_info
 
-RATE = 16_000
-"""Hz, of all stored audio: what Whisper and BEATs were trained on."""
 SILENCE = 1600
-"""Samples between the clips of a concatenation: 0.1 s, as SALMONN's loader puts between the two of a verification pair."""
+"""Samples between the clips of a concatenation: 0.1 s, as SALMONN's loader puts between a verification pair."""
 BLOCK = 1 << 16
 """Frames decoded at a time."""
 LEVEL = 3 / 8
-"""FLAC level 3: 0.6 % larger than level 5 and 6 % faster to decode (facts/performance.md)."""
+"""FLAC level 3: 0.6 % larger than level 5 and 6 % faster to decode."""
 
 MAX_SECONDS = 3 * 3600.0
 MAX_CHANNELS = 16
@@ -60,16 +59,6 @@ class Refused(Exception):
         self.detail = detail
 
 
-class StreamInfo(msgspec.Struct, frozen=True):
-    """What the header of a FLAC file says (RFC 9639, section 8.2)."""
-
-    rate: int
-    channels: int
-    bits: int
-    samples: int
-    md5: str
-
-
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """A clip's audio as it goes into a shard."""
 
@@ -81,27 +70,6 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """``copy`` (bytes as published), ``transcode`` (a whole file) or ``render`` (a span, a pair or a mixture)."""
     source_rate: int
     """Hz, of the first file."""
-
-
-def flac_info(data: bytes) -> StreamInfo | None:
-    """Return the header of `data` if it is a FLAC file, else None."""
-    if len(data) < 42 or data[:4] != b"fLaC" or data[4] & 0x7F != 0:
-        return None
-    packed = int.from_bytes(data[18:26], "big")
-    return StreamInfo(
-        rate=packed >> 44,
-        channels=(packed >> 41 & 7) + 1,
-        bits=(packed >> 36 & 31) + 1,
-        samples=packed & (1 << 36) - 1,
-        md5=data[26:42].hex(),
-    )
-
-
-def conforms(info: StreamInfo | None) -> bool:
-    """Whether a FLAC file can be stored as it is: our format, with a length and a signature."""
-    if info is None or info.samples == 0 or set(info.md5) == {"0"}:
-        return False
-    return (info.rate, info.channels, info.bits) == (RATE, 1, 16)
 
 
 def pcm_md5(pcm: PCM) -> str:
@@ -169,7 +137,9 @@ def copied(data: bytes, info: StreamInfo, name: str) -> Stored:
             digest.update(block.astype("<i2", copy=False).tobytes())
             count += len(block)
     if count != info.samples or digest.hexdigest() != info.md5:
-        raise Refused("md5_mismatch", f"{name}: {count} samples with MD5 {digest.hexdigest()}, its header says {info.md5}")
+        raise Refused(
+            "md5_mismatch", f"{name}: {count} samples with MD5 {digest.hexdigest()}, its header says {info.md5}"
+        )
     return Stored(flac=data, samples=count, pcm_md5=info.md5, action="copy", source_rate=info.rate)
 
 
@@ -177,7 +147,9 @@ def span_of(sound: Any, ref: AudioRef) -> int | None:
     """Move `sound` to the start of the span and return how many frames it has, None to the end."""
     first = round(ref.start * sound.samplerate)
     if first >= sound.frames and ref.start > 0:
-        raise Refused("no_samples", f"{ref.path}: starts at {ref.start} s, the file has {sound.frames / sound.samplerate:.3f} s")
+        raise Refused(
+            "no_samples", f"{ref.path}: starts at {ref.start} s, the file has {sound.frames / sound.samplerate:.3f} s"
+        )
     if first:
         sound.seek(first)
     return None if ref.seconds is None else round(ref.seconds * sound.samplerate)
@@ -235,7 +207,8 @@ def joined(waves: list[Wave], join: Join) -> Wave:
 
 def to_pcm(wave: Wave) -> PCM:
     """Return 16-bit samples of a wave in [-1, 1], rounded to the nearest and clipped; exact for 16-bit sources."""
-    return np.clip(np.rint(wave * np.float32(32768)), -32768, 32767).astype(np.int16)
+    pcm: PCM = np.clip(np.rint(wave * np.float32(32768)), -32768, 32767).astype(np.int16)
+    return pcm
 
 
 def encode(pcm: PCM) -> bytes:
@@ -246,7 +219,7 @@ def encode(pcm: PCM) -> bytes:
 
 
 def store(root: str, audio: tuple[AudioRef, ...], join: Join = "single") -> Stored:
-    """Bring the audio of a clip, as its references below `root` describe it, to the stored form; Refused if it cannot be.
+    """Bring a clip's audio, as its references below `root` describe it, to the stored form; Refused if it cannot be.
 
     A whole file that already conforms is copied byte for byte; everything else is decoded, resampled and encoded.
     """

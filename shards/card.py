@@ -16,18 +16,30 @@ def card(manifest: Manifest) -> str:
     """Return the text of README.md."""
     corpora = sorted({source.corpus for source in manifest.sources})
     packed = sum(source.packed for source in manifest.sources)
-    lines = ["---", f"pretty_name: {manifest.title!r}", "license: other", "tags:", "- webdataset", "- audio", "- instructions"]
+    lines = [
+        "---",
+        f"pretty_name: {manifest.title!r}",
+        "license: other",
+        "tags:",
+        "- webdataset",
+        "- audio",
+        "- instructions",
+    ]
     lines += ["size_categories:", f"- {size_category(packed)}", "configs:"]
     for corpus in corpora:
         lines += [f"- config_name: {corpus}", "  data_files:"]
         for source in manifest.sources:
             if source.corpus == corpus and source.shards:
-                lines += [f"  - split: {split_name(source)}", "    path:", *(f"    - {file.path}" for file in source.shards)]
+                lines += [
+                    f"  - split: {split_name(source)}",
+                    "    path:",
+                    *(f"    - {file.path}" for file in source.shards),
+                ]
     lines += ["---", "", f"# {manifest.title}", ""]
     lines += [
-        "Speech, sound and their instructions as WebDataset shards. Each sample is `<key>.flac` (16 kHz, mono, 16 bits)",
-        "and `<key>.json` (who, what, and every instruction with all its right answers). `index/` holds one Parquet row",
-        "a sample with its byte range, `quarantine/` what was refused and why, `dataset.json` the digests of it all.",
+        "Speech, sound and their instructions as WebDataset shards. A sample is `<key>.flac` (16 kHz, mono, 16 bits)",
+        "and `<key>.json` (who, what, and every instruction with all its right answers). `index/` holds one row a",
+        "sample with its byte range, `quarantine/` what was refused and why, `dataset.json` the digests of it all.",
         "",
         "| corpus | split | samples | hours | tasks | licence |",
         "|---|---|---|---|---|---|",

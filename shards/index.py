@@ -131,7 +131,9 @@ class Dataset:
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             raise UserError(f"{files.redact(place)} is not a dataset of this version: {error}") from None
         if self.manifest.format != FORMAT:
-            raise UserError(f"{files.redact(place)} has the format {self.manifest.format!r}, this version reads {FORMAT!r}")
+            raise UserError(
+                f"{files.redact(place)} has the format {self.manifest.format!r}, this version reads {FORMAT!r}"
+            )
 
     @property
     def digest(self) -> str:

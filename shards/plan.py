@@ -77,14 +77,18 @@ class Order:
         sources = sorted({(row.corpus, split) for row in rows for split in row.splits})
         columns = ["tasks", "seconds"]
         tables = {source: dataset.table(*source, columns) for source in sources}
-        firsts = dict(zip(sources, np.cumsum([0] + [tables[source].num_rows for source in sources]).tolist(), strict=False))
+        firsts = dict(
+            zip(sources, np.cumsum([0] + [tables[source].num_rows for source in sources]).tolist(), strict=False)
+        )
         self.sources = sources
         self.firsts = [firsts[source] for source in sources]
         self.queues = [make_queue(row, tables, firsts) for row in rows]
         for queue in self.queues:
             if not len(queue.sample):
                 splits = ", ".join(queue.row.splits)
-                raise UserError(f"the dataset has no example for {queue.row.name} ({splits}); build it, or drop the row")
+                raise UserError(
+                    f"the dataset has no example for {queue.row.name} ({splits}); build it, or drop the row"
+                )
         counts = np.array([len(queue.sample) for queue in self.queues], np.float64)
         weights = np.array([queue.row.weight or 0 for queue in self.queues]) if rows[0].weight is not None else counts
         self.shares = weights / weights.sum()
@@ -118,8 +122,8 @@ class Order:
     def weave(self, number: int) -> tuple[Numbers, Numbers, Numbers]:
         """Return the draws of a cycle: queue, item and epoch of each.
 
-        The j-th draw of a queue with share p is due at (j + 1/2) / p; what is due in [cycle, cycle + 1) times the number
-        of examples belongs to the cycle, the earliest first. So shares hold at every prefix, not only on average.
+        The j-th draw of a queue with share p is due at (j + 1/2) / p; what is due in [cycle, cycle + 1) times the
+        number of examples belongs to the cycle, the earliest first: shares hold at every prefix, not only on average.
         """
         parts = []
         for place, (queue, share) in enumerate(zip(self.queues, self.shares.tolist(), strict=True)):
@@ -176,7 +180,7 @@ def make_queue(row: Row, tables: dict[tuple[str, str], pa.Table], firsts: dict[t
 
 
 def cut_batches(seconds: NDArray[np.float64], budget: Budget) -> list[int]:
-    """Cut clips sorted by length, shortest first, into batches that keep the budget; return where each begins, and the end."""
+    """Cut clips, sorted by length, into batches within `budget`; return where each begins, and the end of the last."""
     cuts = [0]
     for place, length in enumerate(seconds.tolist()):
         clips = place - cuts[-1] + 1

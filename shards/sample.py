@@ -25,7 +25,7 @@ END = bytes(2 * BLOCK)
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """What <key>.json holds. Every field is there for every task and none is null: readers fix their schema on a few rows."""
+    """What <key>.json holds: every field for every task, none null, since readers fix their schema on a few rows."""
 
     key: str
     id: str

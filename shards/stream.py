@@ -1,6 +1,6 @@
 """The stream: examples of a dataset, mixed as a recipe says, in batches of similar length, read ahead by threads.
 
-What a step holds depends on (index, recipe stage, seed) alone, so its state is one integer and resuming replays nothing.
+What a step holds depends on (index, recipe stage, seed) alone: its state is one integer, and resuming replays nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests import TASKS, Recipe, UserError, draw, files
-from shards.audio import RATE, Refused, read_flac
+from shards.audio import Refused, read_flac
+from shards.flac import RATE
 from shards.index import FORMAT, Dataset
 from shards.plan import Budget, Order
 from shards.sample import Sample
@@ -95,10 +96,10 @@ class Stream:
     ) -> None:
         """Deal `stage` of `recipe` from `dataset`.
 
-        A step is `micro_batches` batches (by default one a rank); rank r of `world_size` is dealt every one whose number
-        is r modulo `world_size`. A batch holds at most `max_examples`, and `max_seconds` of audio with its padding; clips
-        are cut at `longest` seconds. `epochs` cycles are dealt, endlessly if None. `prompts` is ``drawn`` (anew each epoch)
-        or ``stored`` (as in the shard).
+        A step is `micro_batches` batches (by default one a rank); rank r of `world_size` is dealt every one whose
+        number is r modulo `world_size`. A batch holds at most `max_examples`, and `max_seconds` of audio with its
+        padding; clips are cut at `longest` seconds. `epochs` cycles are dealt, endlessly if None. `prompts` is
+        ``drawn`` (anew each epoch) or ``stored`` (as in the shard).
         """
         micro_batches = world_size if micro_batches is None else micro_batches
         if not 0 <= rank < world_size or micro_batches < 1 or micro_batches % world_size:
@@ -107,9 +108,13 @@ class Stream:
                 "their number must be a multiple of the world size"
             )
         if max_seconds < longest:
-            raise UserError(f"max_seconds is {max_seconds}, but a clip may be {longest} s long; raise it, or lower longest")
+            raise UserError(
+                f"max_seconds is {max_seconds}, but a clip may be {longest} s long; raise it, or lower longest"
+            )
         if max_examples < 1 or threads < 1 or longest <= 0:
-            raise UserError(f"max_examples is {max_examples}, threads {threads}, longest {longest}; each must be above 0")
+            raise UserError(
+                f"max_examples is {max_examples}, threads {threads}, longest {longest}; each must be above 0"
+            )
         if prompts not in ("drawn", "stored"):
             raise UserError(f"prompts is {prompts!r}; it can be 'drawn' or 'stored'")
         self.dataset, self.recipe, self.stage, self.seed = dataset, recipe, stage, seed
@@ -144,10 +149,14 @@ class Stream:
         """Go on from `state`, also on another number of ranks or threads; UserError names what has changed since."""
         mine = self.state_dict()
         if unknown := mine.keys() ^ state.keys():
-            raise UserError(f"this is not the state of a stream: {', '.join(sorted(unknown))} should not be missing or added")
+            raise UserError(
+                f"this is not the state of a stream: {', '.join(sorted(unknown))} should not be missing or added"
+            )
         for name in mine.keys() - {"step", "cycle", "first"}:
             if state[name] != mine[name]:
-                raise UserError(f"cannot resume: {name} was {state[name]!r}, now it is {mine[name]!r}; restore it or start anew")
+                raise UserError(
+                    f"cannot resume: {name} was {state[name]!r}, now it is {mine[name]!r}; restore it or start anew"
+                )
         self.step, self.cycle, self.first = int(state["step"]), int(state["cycle"]), int(state["first"])
 
     def __iter__(self) -> Iterator[Batch]:
@@ -232,7 +241,9 @@ class Stream:
             corpus=corpus,
             split=split,
             task=asked.task,
-            prompt=asked.prompt if self.prompts == "stored" else draw.choice(TASKS[asked.task].prompts, "prompt", *names),
+            prompt=asked.prompt
+            if self.prompts == "stored"
+            else draw.choice(TASKS[asked.task].prompts, "prompt", *names),
             answer=draw.choice(asked.answers, "answer", *names),
             answers=asked.answers,
             audio=kept.astype(np.float32) / np.float32(32768),

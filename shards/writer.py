@@ -32,7 +32,19 @@ class ShardWriter:
         text = sample.encode()
         flac_offset = self.append(f"{sample.key}.flac", stored.flac)
         json_offset = self.append(f"{sample.key}.json", text)
-        same = ("key", "id", "corpus", "split", "samples", "seconds", "language", "speaker", "gender", "text", "license")
+        same = (
+            "key",
+            "id",
+            "corpus",
+            "split",
+            "samples",
+            "seconds",
+            "language",
+            "speaker",
+            "gender",
+            "text",
+            "license",
+        )
         self.rows.append(
             {name: getattr(sample, name) for name in same}
             | {

@@ -48,8 +48,10 @@ def test_phone_error_rate_drops_silences_on_both_sides() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "hit"),
-    [("Female", True), (" female.", True), ("FEMALE, I think", True), ("'Female'", True), ("A female", False)]
-    + [("Male", False), ("", False), ("...", False)],
+    [
+        *(("Female", True), (" female.", True), ("FEMALE, I think", True), ("'Female'", True)),
+        *(("A female", False), ("Male", False), ("", False), ("...", False)),
+    ],
 )
 def test_accuracy_looks_at_the_first_word(answer: str, hit: bool) -> None:
     assert score("accuracy", [("Female",)], [answer]).value == hit

@@ -83,7 +83,7 @@ def test_gradients_equal_the_reference(qformer: WindowQFormer) -> None:
         gradient = qformer.get_parameter(own_name(name.removeprefix("grad."))).grad
         assert (gradient - TENSORS[name]).abs().max() < TOLERANCE, name
     # with one query the softmax is over one element: this learns nothing, here and in the released model
-    assert qformer.blip.encoder.layer[0].attention.attention.query.weight.grad.abs().max() < 1e-9
+    assert not qformer.blip.encoder.layer[0].attention.attention.query.weight.grad.any()
 
 
 def test_without_a_second_stream_there_are_88_tokens_too() -> None:

@@ -1,0 +1,89 @@
+"""The catalogue: what corpora, tasks and recipes there are, as tables. README's tables are made here too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from manifests.console import console, table
+from manifests.corpus import corpus_names, load_corpus
+from manifests.recipe import load_recipe, recipe_names
+from manifests.tasks import TASKS
+
+ACCESS = {"open": "download", "gated": "accept terms", "form": "sign a form", "manual": "bring your own audio"}
+
+
+def corpus_rows() -> Iterator[tuple[str, ...]]:
+    """Yield name, title, access, licence, clips, hours, tasks of every corpus."""
+    for name in corpus_names():
+        facts = load_corpus(name).facts
+        clips = sum(split.clips for split in facts.splits.values())
+        hours = sum(split.hours for split in facts.splits.values())
+        yield (
+            name,
+            facts.title,
+            ACCESS[facts.access],
+            facts.license,
+            f"{clips:,}",
+            f"{hours:,.1f}",
+            ", ".join(facts.tasks),
+        )
+
+
+def task_rows() -> Iterator[tuple[str, ...]]:
+    """Yield name, what it asks, level, metric, number of prompts, corpora of every task."""
+    for task in TASKS.values():
+        serving = [name for name in corpus_names() if task.name in load_corpus(name).facts.tasks]
+        yield task.name, task.about, str(task.level), task.metric, str(len(task.prompts)), ", ".join(serving)
+
+
+CORPUS_COLUMNS = ("corpus", "title", "access", "licence", "clips", "hours", "tasks")
+TASK_COLUMNS = ("task", "what it asks", "level", "metric", "prompts", "corpora")
+
+
+def show_corpora() -> None:
+    """Print the corpora and their splits."""
+    made = table("Corpora", *CORPUS_COLUMNS, right=("clips", "hours"))
+    for row in corpus_rows():
+        made.add_row(*row)
+    console.print(made)
+    splits = table("\nSplits, as published", "split", "clips", "hours", right=("clips", "hours"))
+    for name in corpus_names():
+        for split, facts in load_corpus(name).facts.splits.items():
+            splits.add_row(f"{name}:{split}", f"{facts.clips:,}", f"{facts.hours:,.1f}")
+    console.print(splits)
+
+
+def show_tasks() -> None:
+    """Print the tasks."""
+    made = table("Tasks", *TASK_COLUMNS, right=("level", "prompts"))
+    for row in task_rows():
+        made.add_row(*row)
+    console.print(made)
+
+
+def show_recipe(name: str) -> None:
+    """Print what a recipe mixes in each stage."""
+    recipe = load_recipe(name)
+    console.print(f"[bold]{recipe.name}[/]: {recipe.title}")
+    for stage in recipe.stages:
+        rows = recipe.stage(stage)
+        made = table(
+            f"\n{stage}", "task", "corpus", "splits", "share", "hours", "samples", right=("share", "hours", "samples")
+        )
+        total = sum(row.weight or 0 for row in rows)
+        for row in rows:
+            share = f"{row.weight / total:.1%}" if row.weight else "by size"
+            hours = "-" if row.hours is None else f"{row.hours:,g}"
+            samples = "-" if row.samples is None else f"{row.samples:,}"
+            made.add_row(row.task, row.corpus, ", ".join(row.splits), share, hours, samples)
+        console.print(made)
+    if recipe.name in recipe_names():
+        console.print(
+            f"\n[dim]manifests/recipes/{recipe.name}.toml; for a mixture of your own, give the path of a copy[/]"
+        )
+
+
+def markdown(columns: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    """Return a table for README.md, which a test holds against the code."""
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])

@@ -1,0 +1,178 @@
+"""The commands scan, build and verify: what they print."""
+
+from __future__ import annotations
+
+import time
+
+from manifests import Failed, UserError, files, load_recipe
+from manifests.console import Bars, console, hours, size, table
+from manifests.corpus import load_corpus, parse_source
+from manifests.tables import FORMAT as MANIFEST_FORMAT
+from manifests.tables import read_table
+from pipelines.build import build as run_build
+from pipelines.build import scan_all
+from pipelines.executor import Executor
+from pipelines.layout import BYTES_PER_SECOND
+from pipelines.scan import manifest_path
+from pipelines.verify import verify as run_verify
+from shards.index import Dataset, Source
+
+CPU_SECONDS = {"copy": 0.95, "transcode": 1.5}
+"""Per hour of audio: checking a FLAC that is copied, and decoding and encoding one that is not (benchmarks)."""
+
+
+def scan(sources: list[str], root: str, workers: int | None = None, address: str = "local") -> None:
+    """Scan splits and print what was found beside what is published."""
+    wanted = [(corpus.name, split) for corpus, splits in map(parse_source, sources) for split in splits]
+    whole = {corpus.name for corpus, splits in map(parse_source, sources) if len(splits) > 1}
+    # A corpus named without a split means the splits that are there.
+    wanted = [(c, s) for c, s in dict.fromkeys(wanted) if c not in whole or readable(root, c, s)]
+    for corpus in whole - {c for c, _ in wanted}:
+        next(load_corpus(corpus).clips(files.join(root, "raw", corpus), load_corpus(corpus).splits[0]), None)
+    begin = time.perf_counter()
+    with Executor(workers, address) as executor, Bars() as bars:
+        results = scan_all(wanted, root, executor, bars)
+    made = table(
+        f"Scanned in {time.perf_counter() - begin:.1f} s",
+        *("split", "clips", "published", "without audio", "length", "bytes"),
+        right=("clips", "published", "without audio", "length", "bytes"),
+    )
+    for (corpus, split), result in results.items():
+        made.add_row(
+            f"{corpus}:{split}",
+            f"{result.clips:,}",
+            f"{result.published:,}",
+            f"{result.missing:,}",
+            hours(result.seconds),
+            size(result.bytes),
+        )
+    console.print(made)
+    short = [f"{c}:{s}" for (c, s), result in results.items() if result.clips < result.published]
+    if short:
+        console.print(f"[dim]fewer clips than published: {', '.join(short)}[/]")
+
+
+def readable(root: str, corpus: str, split: str) -> bool:
+    """Whether the published files of a split are there."""
+    try:
+        next(load_corpus(corpus).clips(files.join(root, "raw", corpus), split), None)
+    except UserError:
+        return False
+    return True
+
+
+def build(
+    recipe: str,
+    root: str,
+    out: str,
+    workers: int | None = None,
+    address: str = "local",
+    shard_mb: float = 256,
+    budget: float = 0.05,
+) -> None:
+    """Build a dataset and print what became of every clip."""
+    begin = time.perf_counter()
+    with Executor(workers, address) as executor, Bars() as bars:
+        built = run_build(
+            load_recipe(recipe),
+            root,
+            out,
+            executor=executor,
+            shard_bytes=round(shard_mb * 2**20),
+            budget=budget,
+            watch=bars,
+        )
+    took = f"{time.perf_counter() - begin:.1f} s"
+    if built.packed_shards == 0 and built.resumed:
+        console.print(f"{out} is complete, nothing to do ({took})")
+    else:
+        resumed = ", the rest by an earlier run" if built.resumed else ""
+        console.print(f"{out}: {built.packed_shards} shards written{resumed}, read back and verified ({took})")
+    show_sources(built.sources)
+    console.print(f"[dim]digest {built.digest}[/]")
+
+
+def show_sources(sources: tuple[Source, ...]) -> None:
+    """Print the funnel of every split: found = packed + quarantined + excluded."""
+    made = table(
+        "",
+        *("split", "found", "packed", "quarantined", "excluded", "length", "why"),
+        right=("found", "packed", "quarantined", "excluded", "length"),
+    )
+    for source in sources:
+        made.add_row(
+            f"{source.corpus}:{source.split}",
+            f"{source.found:,}",
+            f"{source.packed:,}",
+            f"{source.quarantined:,}",
+            f"{source.excluded:,}",
+            hours(source.seconds),
+            ", ".join(f"{reason} {count}" for reason, count in sorted(source.reasons.items())),
+        )
+    console.print(made)
+
+
+def price(recipe: str, root: str, shard_mb: float = 256) -> None:
+    """Print what a build would read and write, from the manifests, or from published sizes where nothing is scanned."""
+    plan = load_recipe(recipe)
+    made = table(
+        f"Building {plan.name} would take",
+        *("split", "tasks", "clips", "length", "shards", "on disk", "cpu time", "known from"),
+        right=("clips", "length", "shards", "on disk", "cpu time"),
+    )
+    total = 0.0
+    for (corpus, split), tasks in plan.sources().items():
+        place = manifest_path(root, corpus, split)
+        if files.exists(place):
+            rows = read_table(place, MANIFEST_FORMAT, ["seconds"])
+            clips, seconds, known = rows.num_rows, sum(rows["seconds"].to_pylist()), "its manifest"
+        else:
+            published = load_corpus(corpus).split(split)
+            clips, seconds, known = published.clips, published.hours * 3600, "published counts"
+        bytes_out = seconds * BYTES_PER_SECOND
+        total += bytes_out
+        made.add_row(
+            f"{corpus}:{split}",
+            ", ".join(tasks),
+            f"{clips:,}",
+            hours(seconds),
+            f"{max(1, round(bytes_out / (shard_mb * 2**20))):,}",
+            size(bytes_out),
+            f"{hours(seconds / 3600 * CPU_SECONDS['copy'])} to {hours(seconds / 3600 * CPU_SECONDS['transcode'])}",
+            known,
+        )
+    console.print(made)
+    console.print(f"about {size(total)} in all; nothing was written")
+
+
+def verify(dataset: str, subset: str = "", workers: int | None = None, address: str = "local") -> None:
+    """Verify a dataset and print what was wrong; Failed if anything was."""
+    begin = time.perf_counter()
+    verdict = run_verify(dataset, share=parse_share(subset), executor=Executor(workers, address))
+    for problem in verdict.problems[:50]:
+        console.print(problem, markup=False)
+    if len(verdict.problems) > 50:
+        console.print(f"... and {len(verdict.problems) - 50} more")
+    manifest = Dataset(dataset).manifest
+    read = (
+        f"{verdict.samples:,} samples in {verdict.shards} shards read back and decoded"
+        if verdict.shards
+        else "no data read"
+    )
+    if verdict.problems:
+        raise Failed(f"{dataset}: {len(verdict.problems)} things are wrong ({read}); build it anew from its corpora")
+    packed = sum(source.packed for source in manifest.sources)
+    console.print(f"{dataset} is whole: {packed:,} samples, {read} ({time.perf_counter() - begin:.1f} s)")
+
+
+def parse_share(text: str) -> float:
+    """Read ``5%`` or ``0.05`` as a share; UserError for anything else."""
+    if not text:
+        return 0.0
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise UserError(f"--data-subset is {text!r}; write a share such as 5%") from None
+    if not 0 < share <= 1:
+        raise UserError(f"--data-subset is {text!r}; it must be above 0% and at most 100%")
+    return share

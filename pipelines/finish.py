@@ -1,0 +1,95 @@
+"""Finish: gather the commits of a build into indexes, read every shard back, write README.md and then dataset.json."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+import pyarrow as pa
+
+from manifests import files, load_corpus
+from manifests.tables import write_table
+from pipelines.executor import Executor, Watch
+from pipelines.layout import Plan, ShardTask, SourcePlan
+from pipelines.pack import Commit, read_commit
+from pipelines.verify import shard_tasks, verify_shard
+from shards.card import card
+from shards.index import FORMAT, QUARANTINE, SCHEMA, File, Manifest, Source, digest_of
+
+
+def finish(
+    plan: Plan, out: str, tasks: list[ShardTask], commits: dict[str, Commit], executor: Executor, watch: Watch
+) -> Manifest:
+    """Gather the commits into indexes, read every shard back, and write README.md and dataset.json."""
+    sources = []
+    for source in plan.sources:
+        mine = sorted((t for t in tasks if (t.corpus, t.split) == (source.corpus, source.split)), key=lambda t: t.path)
+        sources.append(gather(source, out, mine, commits))
+    manifest = Manifest(
+        format=FORMAT,
+        recipe=plan.recipe,
+        title=plan.title,
+        plan=plan.digest,
+        digest=digest_of([source.index for source in sources]),
+        sources=tuple(sources),
+        tools=plan.tools,
+    )
+    checks = shard_tasks(out, manifest.sources, decode=False)
+    problems: list[str] = []
+    for done, (_, verdict) in enumerate(executor.run(verify_shard, checks), start=1):
+        problems += verdict.problems
+        watch("verify", done, len(checks))
+    if problems:
+        raise RuntimeError(f"what was written does not read back: {'; '.join(problems[:5])}")
+    files.write_whole(files.join(out, "README.md"), card(manifest).encode())
+    files.write_whole(
+        files.join(out, "dataset.json"), msgspec.json.format(msgspec.json.encode(manifest, order="sorted"))
+    )
+    return manifest
+
+
+def gather(source: SourcePlan, out: str, tasks: list[ShardTask], commits: dict[str, Commit]) -> Source:
+    """Write the index and the quarantine of one split from its commits."""
+    tables = [read_commit(files.join(out, task.commit))[1] for task in tasks]
+    mine = [commits[task.path] for task in tasks]
+    index = f"index/{source.corpus}/{source.split}.parquet"
+    quarantine = f"quarantine/{source.corpus}/{source.split}.parquet"
+    refusals = [refusal for commit in mine for refusal in commit.refusals]
+    write_table(files.join(out, index), pa.concat_tables([SCHEMA.empty_table(), *tables]))
+    rows = [msgspec.structs.asdict(refusal) for refusal in refusals]
+    write_table(files.join(out, quarantine), pa.Table.from_pylist(rows, schema=QUARANTINE))
+    corpus = load_corpus(source.corpus)
+    reasons: dict[str, int] = {}
+    for refusal in refusals:
+        reasons[refusal.reason] = reasons.get(refusal.reason, 0) + 1
+    skipped: dict[str, dict[str, int]] = {}
+    for commit in mine:
+        for task, counts in commit.skipped.items():
+            for reason, count in counts.items():
+                skipped.setdefault(task, {})[reason] = skipped.get(task, {}).get(reason, 0) + count
+    made = Source(
+        corpus=source.corpus,
+        split=source.split,
+        tasks=source.tasks,
+        found=sum(commit.found for commit in mine),
+        packed=sum(commit.packed for commit in mine),
+        quarantined=sum(commit.quarantined for commit in mine),
+        excluded=sum(len(commit.refusals) - commit.quarantined for commit in mine),
+        reasons=reasons,
+        skipped=skipped,
+        seconds=sum(commit.seconds for commit in mine),
+        license=corpus.facts.license,
+        published_clips=corpus.split(source.split).clips,
+        index=proof(out, index),
+        quarantine=proof(out, quarantine),
+        shards=tuple(commit.shard for commit in mine if commit.shard),
+    )
+    if made.found != source.clips or made.found != made.packed + made.quarantined + made.excluded:
+        raise RuntimeError(f"{source.name}: {source.clips} clips were planned, {made} came out")
+    return made
+
+
+def proof(out: str, path: str) -> File:
+    """Return size and digest of a file of the dataset."""
+    content = files.read_bytes(files.join(out, path))
+    return File(path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())

@@ -1,0 +1,39 @@
+"""The header of a FLAC file: what it says of itself, and whether it can be stored as it is."""
+
+from __future__ import annotations
+
+import msgspec
+
+RATE = 16_000
+"""Hz, of all stored audio: what Whisper and BEATs were trained on."""
+
+
+class StreamInfo(msgspec.Struct, frozen=True):
+    """What the header of a FLAC file says (RFC 9639, section 8.2)."""
+
+    rate: int
+    channels: int
+    bits: int
+    samples: int
+    md5: str
+
+
+def flac_info(data: bytes) -> StreamInfo | None:
+    """Return the header of `data` if it is a FLAC file, else None."""
+    if len(data) < 42 or data[:4] != b"fLaC" or data[4] & 0x7F != 0:
+        return None
+    packed = int.from_bytes(data[18:26], "big")
+    return StreamInfo(
+        rate=packed >> 44,
+        channels=(packed >> 41 & 7) + 1,
+        bits=(packed >> 36 & 31) + 1,
+        samples=packed & (1 << 36) - 1,
+        md5=data[26:42].hex(),
+    )
+
+
+def conforms(info: StreamInfo | None) -> bool:
+    """Whether a FLAC file can be stored as it is: our format, with a length and a signature."""
+    if info is None or info.samples == 0 or set(info.md5) == {"0"}:
+        return False
+    return (info.rate, info.channels, info.bits) == (RATE, 1, 16)
