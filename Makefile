@@ -47,7 +47,8 @@ check: $(READY)  ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY)  ## let ruff put the code in order
+format: $(READY)  ## let ruff put the code in order, and make README's tables anew
+	$(BIN)/python -m manifests.catalogue README.md
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

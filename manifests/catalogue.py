@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from manifests.console import console, table
 from manifests.corpus import corpus_names, load_corpus
@@ -87,3 +90,17 @@ def markdown(columns: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     """Return a table for README.md, which a test holds against the code."""
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def with_tables(text: str) -> str:
+    """Return README.md's text with its tables of corpora and tasks made anew."""
+    for name, columns, rows in (("corpora", CORPUS_COLUMNS, corpus_rows()), ("tasks", TASK_COLUMNS, task_rows())):
+        between = re.compile(rf"(<!-- {name}:[^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
+        made = markdown(columns, rows).replace("\\", "\\\\")
+        text = between.sub(rf"\1{made}\n\2", text)
+    return text
+
+
+if __name__ == "__main__":
+    readme = Path(sys.argv[1])
+    readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -89,6 +89,11 @@ def load_recipe(name: str | Path) -> Recipe:
         raise UserError(f"{path}: no stage has a row; write at least one [[instruct]] table")
     for stage in recipe.stages:
         check_stage(recipe.stage(stage), where=f"{path}: stage {stage!r}")
+    for row in recipe.evaluate:
+        if row.weight is not None:
+            raise UserError(
+                f"{path}: {row.name} has a weight, but evaluation takes every example once; drop the weight"
+            )
     return recipe
 
 

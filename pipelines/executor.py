@@ -35,7 +35,7 @@ class Executor:
         if workers is not None and workers < 1:
             raise UserError(f"--workers is {workers}; it must be at least 1")
         self.address = address
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers
         self.ray: Any = None
 
     def __enter__(self) -> Executor:
@@ -63,9 +63,11 @@ class Executor:
             if self.address == "local":
                 ray.init(
                     address="local",
-                    num_cpus=self.workers,
+                    num_cpus=self.workers or os.cpu_count() or 1,
                     object_store_memory=OBJECT_STORE,
                     include_dashboard=False,
+                    # Without this Ray listens on the machine's own address, where others can reach it.
+                    _node_ip_address="127.0.0.1",
                     **quiet,
                 )
             else:
@@ -74,6 +76,13 @@ class Executor:
             hint = "is it running, and is RAY_AUTH_TOKEN (or ~/.ray/auth_token) that of the cluster?"
             raise UserError(f"cannot reach a Ray cluster at {self.address!r} ({first_line(error)}); {hint}") from None
         self.ray = ray
+
+    def window(self) -> int:
+        """Return how many items to give to Ray at once."""
+        if self.workers and self.address != "local":
+            # A shared cluster has more processors than the user asked for; only this holds the build to its share.
+            return self.workers
+        return AHEAD * int(self.ray.cluster_resources().get("CPU", 1))
 
     def run(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
         """Yield (item, function(item)) in the order they finish, at most `workers` at a time.
@@ -89,9 +98,10 @@ class Executor:
         ray = self.ray
         task = ray.remote(num_cpus=1, max_retries=RETRIES)(function)
         waiting: dict[Any, Item] = {task.remote(first): first}
+        window = self.window()
         try:
             while waiting:
-                while len(waiting) < AHEAD * self.workers and (item := next(queue, None)) is not None:
+                while len(waiting) < window and (item := next(queue, None)) is not None:
                     waiting[task.remote(item)] = item
                 done, _ = ray.wait(list(waiting), num_returns=1)
                 item = waiting.pop(done[0])

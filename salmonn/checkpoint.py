@@ -29,6 +29,8 @@ LOG = logging.getLogger("salmonn")
 NAME = re.compile(r"step-(\d{6,})")
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 TEMPORARY = ".writing-"
+RNG = "random/"
+"""Prefix of the random states among the optimizer's tensors."""
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -167,3 +169,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    """Return torch's random states as tensors."""
+    states = {f"{RNG}cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states[f"{RNG}cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_random_state(tensors: dict[str, torch.Tensor]) -> None:
+    """Set torch's random states from what `random_state` returned."""
+    torch.set_rng_state(tensors[f"{RNG}cpu"])
+    if torch.cuda.is_available() and f"{RNG}cuda" in tensors:
+        torch.cuda.set_rng_state(tensors[f"{RNG}cuda"])

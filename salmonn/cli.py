@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
+
+
+class Interruptible(typer.core.TyperGroup):
+    """Says what to do after Ctrl-C, of which typer would say nothing."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("salmonn: stopped; nothing is lost, run the same command again to go on", file=sys.stderr)
+            raise typer.Exit(130) from None
+
 
 app = typer.Typer(
     name="salmonn",
+    cls=Interruptible,
     help="Build SALMONN's instruction shards from public corpora, stream them, train on them, audit them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -156,7 +172,7 @@ def train(
 def evaluate(
     run: Annotated[str, typer.Argument(help="The folder of the run.")],
     stage: Stage = "evaluate",
-    limit: Annotated[int | None, typer.Option(help="At most so many examples a task.", show_default=False)] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many examples.", show_default=False)] = None,
     beams: Annotated[int, typer.Option(help="Width of the beam search; 1 is greedy.")] = 4,
 ) -> None:
     """Answer every example of a stage and score the answers."""
@@ -196,17 +212,28 @@ def main() -> None:
     """Run the command; a user's mistake is one sentence and exit code 2."""
     try:
         app()
-    except KeyboardInterrupt:
-        print("salmonn: stopped; nothing is lost, run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, RuntimeError) as error:
-        from manifests.errors import Failed, TooManyRefusals, UserError
-
-        codes = {UserError: 2, TooManyRefusals: 3, Failed: 1}
-        if type(error) not in codes:
+    except (ValueError, RuntimeError, OSError) as error:
+        code, sentence = explain(error)
+        if code is None:
             raise
-        print(f"salmonn: {error}", file=sys.stderr)
-        sys.exit(codes[type(error)])
+        print(f"salmonn: {sentence}", file=sys.stderr)
+        sys.exit(code)
+
+
+def explain(error: Exception) -> tuple[int | None, str]:
+    """Return the exit code and the sentence for an error; no code for one that is ours to mend."""
+    from manifests.errors import Failed, TooManyRefusals, UserError
+
+    for kind, code in ((UserError, 2), (TooManyRefusals, 3), (Failed, 1)):
+        if isinstance(error, kind):
+            return code, str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        where = f" at {error.filename}" if error.filename else ""
+        return (
+            2,
+            f"{error.strerror}{where}; nothing is lost, make room or choose another place and run the command again",
+        )
+    return None, ""
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ class LLMConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     layers: int = 0
     heads: int = 0
     ffn: int = 0
+    init_std: float = 0.02
+    """Standard deviation of the random weights; a frozen narrow layer at 0.02 hardly passes anything on."""
 
     def __post_init__(self) -> None:
         demand_one_source("llm", self.folder, (self.width, self.layers, self.heads, self.ffn))

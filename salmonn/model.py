@@ -7,6 +7,7 @@ D width of the language model, N answer tokens of the batch, V vocabulary.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -217,7 +218,9 @@ def add_lora(llm: Any, config: LoraConfig) -> Any:
         modules_to_save=list(config.trained_modules) or None,
         task_type="CAUSAL_LM",
     )
-    with seeded(config.seed):
+    with seeded(config.seed), warnings.catch_warnings():
+        # peft asks transformers by a name that is going away; nothing a user could mend.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         return peft.get_peft_model(llm, settings)
 
 

@@ -80,6 +80,7 @@ def load_llm(config: LLMConfig, tokenizer: Any) -> Any:
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            initializer_range=config.init_std,
             tie_word_embeddings=False,
         )
         with seeded(config.seed):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -17,7 +15,15 @@ import torch
 
 from manifests import load_recipe
 from manifests.errors import UserError
-from salmonn.checkpoint import newest_checkpoint, remove_unfinished, write_checkpoint
+from salmonn.checkpoint import (
+    RNG,
+    newest_checkpoint,
+    random_state,
+    remove_unfinished,
+    set_random_state,
+    write_checkpoint,
+)
+from salmonn.interrupt import stop_signals
 from salmonn.model import Salmonn
 from salmonn.optimizer import learning_rate, load_optimizer_tensors, make_optimizer, optimizer_tensors
 from salmonn.run import Log, StepLog, fill_model, model_digest, open_run, pick_device
@@ -26,8 +32,6 @@ from salmonn.train_config import TrainConfig, resolve
 from shards import Dataset, Stream
 
 LOG = logging.getLogger("salmonn")
-RNG = "random/"
-"""Prefix of the random states among the optimizer's tensors."""
 
 
 class BatchStream(Protocol):
@@ -252,43 +256,3 @@ class Batches:
         """Let the stream end its threads."""
         if isinstance(self.iterator, Generator):
             self.iterator.close()
-
-
-def random_state() -> dict[str, torch.Tensor]:
-    """Return torch's random states as tensors."""
-    states = {f"{RNG}cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states[f"{RNG}cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def set_random_state(tensors: dict[str, torch.Tensor]) -> None:
-    """Set torch's random states from what `random_state` returned."""
-    torch.set_rng_state(tensors[f"{RNG}cpu"])
-    if torch.cuda.is_available() and f"{RNG}cuda" in tensors:
-        torch.cuda.set_rng_state(tensors[f"{RNG}cuda"])
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in the list that is yielded, so that a step can end; a second one acts as usual."""
-    asked: list[int] = []
-    usual: dict[int, Any] = {}
-
-    def restore() -> None:
-        while usual:
-            signal.signal(*usual.popitem())
-
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        restore()
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            usual[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread, which alone receives signals
-        pass
-    try:
-        yield asked
-    finally:
-        restore()

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests import TASKS, Recipe, UserError, draw, files
+from manifests import TASKS, Failed, Recipe, UserError, draw, files
 from shards.audio import Refused, read_flac
 from shards.flac import RATE
 from shards.index import FORMAT, Dataset
@@ -29,7 +29,7 @@ AHEAD = 3
 COLUMNS = ["key", "shard", "flac_offset", "flac_bytes", "json_offset", "json_bytes", "samples", "flac_crc32"]
 
 
-class Damaged(RuntimeError):
+class Damaged(Failed):
     """A sample whose bytes are not those of the index."""
 
 

@@ -1,0 +1,144 @@
+"""The commands train, evaluate and generate: what they print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from manifests import UserError, load_recipe
+from manifests.console import Bars, console, table
+from salmonn.train_config import TrainConfig, load_train_config
+from shards import Dataset, Stream
+from shards.audio import load_audio
+
+# What needs torch is imported where it is used: a mistake in a settings file is told at once, not after ten seconds.
+if TYPE_CHECKING:
+    from salmonn.evaluation import EvaluationResult
+    from salmonn.run import StepLog
+    from salmonn.trainer import RunResult
+
+EVERY = 10
+"""Steps that one line of the table sums up, at least."""
+
+
+def train(path: Path, steps: int | None) -> None:
+    """Train the run that a TOML file describes, and print how its loss went."""
+    config = load_train_config(path)
+    if steps is not None:
+        config = msgspec.structs.replace(config, steps=steps)
+    Stream(Dataset(config.dataset), load_recipe(config.recipe), stage=config.stage)
+    show_run(*follow(config))
+
+
+def follow(config: TrainConfig, stop_after: int | None = None) -> tuple[RunResult, list[StepLog]]:
+    """Train with a bar that shows step, loss and speed; return the result and the steps of this call."""
+    from salmonn.trainer import train as run_training
+
+    lines: list[StepLog] = []
+    with Bars() as bars:
+
+        def note(line: StepLog) -> None:
+            lines.append(line)
+            bars("train", line.step, config.steps, f"loss {line.loss:.3f}")
+
+        return run_training(config, stop_after=stop_after, on_step=note), lines
+
+
+def show_run(result: RunResult, lines: list[StepLog]) -> None:
+    """Print a call of `train` in at most ten rows: loss and token accuracy, in all and by task."""
+    if not lines:
+        console.print(f"{result.run} is trained to step {result.steps}, nothing to do")
+        return
+    tasks = sorted({task for line in lines for task in line.tasks})
+    shown = table("", "steps", "loss", *tasks, "padding", "waited", right=("loss", *tasks, "padding", "waited"))
+    width = max(EVERY, -(-len(lines) // 10))
+    for first in range(0, len(lines), width):
+        some = lines[first : first + width]
+        tokens = sum(line.tokens for line in some)
+        row = [f"{some[0].step}-{some[-1].step}", f"{sum(line.loss * line.tokens for line in some) / tokens:.3f}"]
+        for task in tasks:
+            of = [line.tasks[task] for line in some if task in line.tasks]
+            count = sum(part.tokens for part in of)
+            row.append(f"{sum(part.loss * part.tokens for part in of) / count:.3f}" if count else "-")
+        row.append(f"{sum(line.padding for line in some) / len(some):.1%}")
+        row.append(f"{sum(line.wait_seconds for line in some) / max(1e-9, sum(line.seconds for line in some)):.1%}")
+        shown.add_row(*row)
+    console.print(shown)
+    went = f"steps {lines[0].step} to {lines[-1].step}" + (
+        f" (resumed at {result.resumed_from})" if result.resumed_from else ""
+    )
+    console.print(
+        f"{went} in {result.seconds:.1f} s, {len(lines) / result.seconds:.1f} steps a second; kept in {result.run}"
+    )
+    if result.ended == "signal":
+        console.print("asked to stop, and saved; run the same command again to go on")
+
+
+def evaluate(run: str, stage: str, limit: int | None, beams: int) -> None:
+    """Evaluate a run and print its scores."""
+    show_scores(assess(run, stage, limit, beams))
+
+
+def assess(run: str, stage: str, limit: int | None, beams: int) -> EvaluationResult:
+    """Evaluate a run with a bar."""
+    require_run(run)
+    from salmonn.evaluation import evaluate as run_evaluation
+
+    done = 0
+    with Bars() as bars:
+
+        def note(examples: int) -> None:
+            nonlocal done
+            done += examples
+            bars("evaluate", done, total)
+
+        total = count_examples(run, stage, limit)
+        return run_evaluation(run, stage=stage, limit=limit, beams=beams, on_batch=note)
+
+
+def require_run(run: str) -> None:
+    """Raise UserError unless the folder `run` is one that training made."""
+    if not (Path(run) / "config.json").is_file():
+        raise UserError(f"there is no run in {run!r}; salmonn train makes one")
+
+
+def count_examples(run: str, stage: str, limit: int | None) -> int:
+    """Return how many examples an evaluation will answer."""
+    from salmonn.run import read_run_config
+
+    config = read_run_config(run)
+    examples = Stream(Dataset(config.dataset), load_recipe(config.recipe), stage=stage, epochs=1).order.examples
+    return examples if limit is None else min(limit, examples)
+
+
+def show_scores(result: EvaluationResult) -> None:
+    """Print the scores of an evaluation."""
+    shown = table(
+        f"{result.stage} of {result.recipe}, step {result.step}, {result.beams} beams",
+        *("task", "metric", "score", "examples", "unfinished", "counted as"),
+        right=("score", "examples", "unfinished"),
+    )
+    for task in result.tasks:
+        name, value, how = ("-", "-", task.note)
+        if task.score is not None:
+            name, value = task.score.name, f"{task.score.value:.1%}"
+            how = ", ".join(f"{name} {value}" for name, value in sorted(task.score.details.items()))
+        shown.add_row(task.task, name, value, str(task.count), str(task.unfinished), how)
+    console.print(shown)
+
+
+def generate(run: str, audio: list[str], prompt: str, beams: int, max_new_tokens: int, lora_scale: float) -> None:
+    """Ask a run about sound files and print its answers."""
+    if not prompt.strip():
+        raise UserError("--prompt is empty; ask something, for example 'Please write down what the speaker says.'")
+    require_run(run)
+    for path in audio:
+        load_audio(path)
+    from salmonn.generation import generate as run_generation
+
+    answers = run_generation(run, audio, prompt, beams=beams, max_new_tokens=max_new_tokens, lora_scale=lora_scale)
+    for path, answer in zip(audio, answers, strict=True):
+        console.print(f"[bold]{path}[/]")
+        console.print(f"  {answer}", markup=False)

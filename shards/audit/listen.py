@@ -1,0 +1,197 @@
+"""Clips to listen to: drawn by name, from every task and corpus in turn, read back from the shards."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Container
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from manifests import Recipe, draw, files
+from shards.audio import PCM, REASONS, Refused, pcm_md5, read_flac, to_mp3
+from shards.audit.digits import neat, shown
+from shards.audit.mixture import ordered
+from shards.flac import RATE
+from shards.index import Dataset
+
+CLIPS = 10
+MOST_MP3 = 200_000
+"""Bytes of one clip: ten of them, in base64, leave half of the page's 5 MB."""
+MOST_ANSWERS = 10
+PEAKS = 160
+COLUMNS = ["key", "id", "shard", "flac_offset", "flac_bytes", "flac_crc32", "samples", "pcm_md5"]
+COLUMNS += ["tasks", "prompts", "answers"]
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """One instruction of a clip."""
+
+    task: str
+    prompt: str
+    answers: tuple[str, ...]
+
+
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
+    """One clip to listen to."""
+
+    task: str
+    """Which task it was drawn for."""
+    key: str
+    id: str
+    corpus: str
+    split: str
+    shard: str
+    flac_offset: int
+    flac_bytes: int
+    seconds: float
+    problem: str
+    """Why it cannot be heard; empty if it can."""
+    heard: float
+    """Seconds from its beginning that `mp3` holds."""
+    mp3: bytes
+    peaks: tuple[int, ...]
+    """Loudest 16-bit sample of each of equal parts of what is heard."""
+    instructions: tuple[Asked, ...]
+
+
+class Stratum(msgspec.Struct, frozen=True, kw_only=True):
+    """The samples of one corpus that carry a task: splits, and the rows of each split's index."""
+
+    task: str
+    corpus: str
+    splits: tuple[str, ...]
+    rows: tuple[NDArray[np.int64], ...]
+
+    @property
+    def size(self) -> int:
+        """How many samples there are."""
+        return sum(map(len, self.rows))
+
+    def at(self, number: int) -> tuple[str, int]:
+        """Return split and row of one of them."""
+        for split, rows in zip(self.splits, self.rows, strict=True):
+            if number < len(rows):
+                return split, int(rows[number])
+            number -= len(rows)
+        raise AssertionError(number)
+
+
+def draw_clips(
+    dataset: Dataset, recipe: Recipe, stages: tuple[str, ...], seed: int, longest: float
+) -> tuple[Heard, ...]:
+    """Return clips of the rows of `stages`: one of each task and corpus, then a second of each, up to CLIPS in all."""
+    strata = stratify(dataset, recipe, stages)
+    drawn: dict[tuple[str, str, int], Heard] = {}
+    for turn in range(CLIPS):
+        for stratum in strata:
+            place = next_place(stratum, drawn.keys(), "listen", seed, stratum.task, stratum.corpus, turn)
+            if place is not None and len(drawn) < CLIPS:
+                drawn[place] = hear(dataset, stratum.task, *place, longest)
+    return tuple(drawn.values())
+
+
+def stratify(dataset: Dataset, recipe: Recipe, stages: tuple[str, ...]) -> list[Stratum]:
+    """Return the strata of `stages`: of every task its first corpus, then of every task its second, and so on."""
+    held = {(source.corpus, source.split) for source in dataset.manifest.sources}
+    wanted: dict[str, dict[str, set[str]]] = {}
+    for stage in stages:
+        for row in recipe.stage(stage):
+            splits = {split for split in row.splits if (row.corpus, split) in held}
+            wanted.setdefault(row.task, {}).setdefault(row.corpus, set()).update(splits)
+    tasks = {source: dataset.table(*source, ["tasks"])["tasks"].combine_chunks() for source in sorted(held)}
+    strata = []
+    for task in ordered(wanted):
+        for rank, (corpus, names) in enumerate(sorted(wanted[task].items())):
+            ordered_names = tuple(sorted(names))
+            rows = tuple(rows_with(tasks[corpus, split], task) for split in ordered_names)
+            strata.append((rank, Stratum(task=task, corpus=corpus, splits=ordered_names, rows=rows)))
+    return [stratum for _, stratum in sorted(strata, key=lambda entry: entry[0])]
+
+
+def rows_with(tasks: pa.Array, task: str) -> NDArray[np.int64]:
+    """Return the rows of a column of lists that hold `task`."""
+    chosen = pc.equal(tasks.flatten(), task)
+    found: NDArray[np.int64] = np.unique(pc.list_parent_indices(tasks).filter(chosen).to_numpy(zero_copy_only=False))
+    return found
+
+
+def next_place(
+    stratum: Stratum, used: Container[tuple[str, str, int]], *names: str | int
+) -> tuple[str, str, int] | None:
+    """Return corpus, split and row of a sample that `names` draw, the next one if it is `used`; None if all are."""
+    first = draw.number(*names)
+    for step in range(stratum.size):
+        place = (stratum.corpus, *stratum.at((first + step) % stratum.size))
+        if place not in used:
+            return place
+    return None
+
+
+def hear(dataset: Dataset, task: str, corpus: str, split: str, place: int, longest: float) -> Heard:
+    """Read one sample back and make it fit for a page; what is wrong with it is its `problem`."""
+    row = dataset.table(corpus, split, COLUMNS).slice(place, 1).to_pylist()[0]
+    pcm, problem = read_back(dataset, row)
+    mp3, heard = excerpt(pcm[: round(longest * RATE)])
+    instructions = zip(row["tasks"], row["prompts"], row["answers"], strict=True)
+    return Heard(
+        task=task,
+        key=shown(row["key"]),
+        id=shown(row["id"]),
+        corpus=corpus,
+        split=split,
+        shard=shown(row["shard"]),
+        flac_offset=row["flac_offset"],
+        flac_bytes=row["flac_bytes"],
+        seconds=neat(row["samples"] / RATE),
+        problem=problem,
+        heard=neat(len(heard) / RATE),
+        mp3=mp3,
+        peaks=peaks(heard),
+        instructions=tuple(asked(*instruction) for instruction in instructions),
+    )
+
+
+def read_back(dataset: Dataset, row: dict[str, Any]) -> tuple[PCM, str]:
+    """Return the audio of a sample, or none and what is wrong with it."""
+    nothing = np.zeros(0, np.int16)
+    try:
+        flac = files.read_range(files.join(dataset.url, row["shard"]), row["flac_offset"], row["flac_bytes"])
+        pcm = read_flac(flac, row["key"])
+    except FileNotFoundError:
+        return nothing, "its shard is missing"
+    except Refused as refused:
+        return nothing, f"its audio cannot be decoded: {REASONS[refused.reason]}"
+    if zlib.crc32(flac) != row["flac_crc32"] or len(pcm) != row["samples"] or pcm_md5(pcm) != row["pcm_md5"]:
+        return nothing, "its audio is not that of the index"
+    return pcm, ""
+
+
+def excerpt(pcm: PCM) -> tuple[bytes, PCM]:
+    """Return the beginning of a clip as an MP3 file that fits into the page, and the samples it holds."""
+    if not len(pcm):
+        return b"", pcm
+    mp3 = to_mp3(pcm)
+    while len(mp3) > MOST_MP3:
+        pcm = pcm[: len(pcm) // 2]
+        mp3 = to_mp3(pcm)
+    return mp3, pcm
+
+
+def peaks(pcm: PCM) -> tuple[int, ...]:
+    """Return the loudest sample of each of up to PEAKS equal parts, from 0 to 32768."""
+    if not len(pcm):
+        return ()
+    firsts = np.unique(np.arange(PEAKS) * len(pcm) // PEAKS)
+    return tuple(np.maximum.reduceat(np.abs(pcm.astype(np.int32)), firsts).tolist())
+
+
+def asked(task: str, prompt: str, answers: list[str]) -> Asked:
+    """Return one instruction as it is shown."""
+    said = [shown(answer) for answer in answers[:MOST_ANSWERS]]
+    more = [f"... and {len(answers) - MOST_ANSWERS} more"] if len(answers) > MOST_ANSWERS else []
+    return Asked(task=task, prompt=shown(prompt), answers=(*said, *more))

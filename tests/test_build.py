@@ -1,0 +1,229 @@
+"""The build on a real Ray: the same bytes however it is run, killed or repeated; every clip accounted for."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import digests
+
+from manifests import TooManyRefusals, UserError, load_corpus, load_recipe
+from pipelines.build import build
+from pipelines.executor import Executor
+from pipelines.layout import cut, make_plan
+from pipelines.verify import verify, verify_index
+from shards import Dataset
+from shards.audio import flac_info
+
+MINI = load_recipe("mini")
+SHARD_BYTES = 2**20
+
+
+def test_one_and_two_workers_twice_each_give_the_same_bytes(
+    root: Path, built: Path, cluster: str, tmp_path: Path
+) -> None:
+    with Executor(1) as one:
+        for name in ("first", "second"):
+            build(MINI, str(root), str(tmp_path / name), executor=one, shard_bytes=SHARD_BYTES)
+    with Executor(2, cluster) as two:
+        build(MINI, str(root), str(tmp_path / "third"), executor=two, shard_bytes=SHARD_BYTES)
+    expected = digests(built)
+    assert len(expected) == 16
+    for name in ("first", "second", "third"):
+        assert digests(tmp_path / name) == expected
+
+
+def test_every_clip_found_is_packed_quarantined_or_excluded(root: Path, built: Path) -> None:
+    dataset = Dataset(built)
+    for source in dataset.manifest.sources:
+        clips = list(load_corpus(source.corpus).clips(root / "raw" / source.corpus, source.split))
+        packed = dataset.table(source.corpus, source.split)["id"].to_pylist()
+        refused = pq.read_table(built / source.quarantine.path).to_pylist()
+        assert sorted(clip.id for clip in clips) == sorted(packed + [row["id"] for row in refused])
+        assert source.found == len(clips) == source.packed + source.quarantined + source.excluded
+        assert source.packed == len(packed)
+        assert source.quarantined == sum(row["verdict"] == "quarantined" for row in refused)
+
+
+def test_each_broken_file_is_refused_for_what_is_wrong_with_it(built: Path) -> None:
+    refused = [
+        row for path in sorted((built / "quarantine").rglob("*.parquet")) for row in pq.read_table(path).to_pylist()
+    ]
+    assert {(row["id"], row["verdict"], row["reason"]) for row in refused} == {
+        ("librispeech/6385-220959-0000", "quarantined", "truncated"),
+        ("librispeech/7511-102419-0000", "quarantined", "zero_length"),
+        ("librispeech/1688-142285-0005", "excluded", "audio_missing"),
+        ("audiocaps/0-errorpage_30", "quarantined", "not_audio"),
+        ("audiocaps/0-vanished__0", "excluded", "audio_missing"),
+    }
+
+
+def test_a_conforming_clip_is_stored_byte_for_byte(root: Path, built: Path) -> None:
+    rows = Dataset(built).table("librispeech", "train-clean-100").to_pylist()
+    for row in rows:
+        stored = (built / row["shard"]).read_bytes()[row["flac_offset"] :][: row["flac_bytes"]]
+        assert stored == (root / "raw" / "librispeech" / row["sources"][0]).read_bytes()
+        info = flac_info(stored)
+        assert row["action"] == "copy" and info is not None and info.md5 == row["pcm_md5"]
+
+
+def test_a_second_build_has_nothing_to_do_and_does_not_start_ray(root: Path, built: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in built.rglob("*")}
+    with Executor(2) as executor:
+        again = build(MINI, str(root), str(built), executor=executor, shard_bytes=SHARD_BYTES)
+        assert executor.ray is None
+    assert again.resumed and again.packed_shards == 0
+    assert {path: path.stat().st_mtime_ns for path in built.rglob("*")} == before
+
+
+def test_killing_the_build_at_random_moments_changes_no_byte(
+    root: Path, built: Path, cluster: str, tmp_path: Path
+) -> None:
+    expected, out = digests(built), tmp_path / "out"
+    dice = random.Random(os.getpid())
+    landed, attempts = 0, 0
+    while landed < 10:
+        attempts += 1
+        assert attempts < 40, f"only {landed} kills met a running build"
+        process = start_build(root, out, cluster)
+        # A few files on from where it stands: planning, packing, committing or gathering.
+        wait_for_files(process, out, dice.randrange(1, 12))
+        time.sleep(dice.uniform(0, 0.05))
+        landed += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (out / "dataset.json").exists():
+            assert verify_index(Dataset(out)) == []
+            out = tmp_path / f"out{attempts}"
+    final = start_build(root, out, cluster)
+    assert final.wait() == 0, final.stderr.read() if final.stderr else ""
+    assert digests(out) == expected
+
+
+def start_build(root: Path, out: Path, cluster: str) -> subprocess.Popen[str]:
+    """Start a build as a user would, by the command."""
+    command = [sys.executable, "-m", "salmonn.cli", "build", "mini", "--root", str(root), "--out", str(out)]
+    return subprocess.Popen(
+        [*command, "--shard-mb", "1", "--address", cluster],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_files(process: subprocess.Popen[str], out: Path, count: int) -> None:
+    """Wait until a build has made `count` files and folders more than there were, or has ended."""
+    before = sum(1 for _ in out.rglob("*"))
+    while process.poll() is None and sum(1 for _ in out.rglob("*")) < before + count:
+        time.sleep(0.01)
+
+
+def test_a_rotten_corpus_stops_the_build_and_keeps_what_was_packed(cluster: str, tmp_path: Path) -> None:
+    raw = tmp_path / "root" / "raw" / "librispeech" / "LibriSpeech"
+    chapter = raw / "dev-clean" / "1" / "2"
+    chapter.mkdir(parents=True)
+    (raw / "SPEAKERS.TXT").write_text("1 | F | dev-clean | 1.0 | Somebody\n")
+    names = [f"1-2-{number:04d}" for number in range(40)]
+    (chapter / "1-2.trans.txt").write_text("".join(f"{name} HELLO THERE\n" for name in names))
+    for name in names:
+        (chapter / f"{name}.flac").write_text("<html>not found</html>")
+    recipe = tmp_path / "rotten.toml"
+    recipe.write_text('title = "x"\n[[instruct]]\ntask = "asr"\ncorpus = "librispeech"\nsplits = ["dev-clean"]\n')
+    with Executor(2, cluster) as executor, pytest.raises(TooManyRefusals, match=r"40 of 40 clips .*not_audio 40"):
+        build(load_recipe(recipe), str(tmp_path / "root"), str(tmp_path / "out"), executor=executor)
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    assert list((tmp_path / "out" / "build" / "commits").rglob("*.parquet"))
+
+
+def test_an_output_of_another_recipe_is_refused_and_left_alone(root: Path, built: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text('title = "x"\n[[instruct]]\ntask = "asr"\ncorpus = "librispeech"\nsplits = ["dev-clean"]\n')
+    before = digests(built)
+    with Executor(2) as executor, pytest.raises(UserError, match="made by the recipe 'mini', not 'other'"):
+        build(load_recipe(other), str(root), str(built), executor=executor)
+    assert digests(built) == before
+    assert not (root / "manifests" / "librispeech" / "dev-clean.parquet").exists()
+
+
+def test_a_folder_that_holds_something_else_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with Executor(2) as executor, pytest.raises(UserError, match=r"not empty and holds no dataset \(thesis.txt"):
+        build(MINI, str(root), str(tmp_path), executor=executor)
+
+
+def test_verify_finds_every_planted_fault(built: Path, cluster: str, tmp_path: Path) -> None:
+    import shutil
+
+    shard = "shards/librispeech/train-clean-100-000000.tar"
+    row = Dataset(built).table("librispeech", "train-clean-100").to_pylist()[0]
+    with Executor(2, cluster) as executor:
+        assert verify(str(built), share=1.0, executor=executor).problems == ()
+
+    def plant(name: str) -> Path:
+        folder = tmp_path / name
+        shutil.copytree(built, folder)
+        return folder
+
+    def problems(folder: Path, share: float = 1.0) -> tuple[str, ...]:
+        from pipelines.verify import shard_tasks, verify_shard
+
+        dataset = Dataset(folder)
+        found = verify_index(dataset)
+        for task in shard_tasks(str(folder), dataset.manifest.sources, decode=True, share=share):
+            found += verify_shard(task).problems
+        return tuple(found)
+
+    flipped = plant("flipped")
+    tar = bytearray((flipped / shard).read_bytes())
+    tar[row["flac_offset"] + 5000] ^= 1
+    (flipped / shard).write_bytes(tar)
+    assert any(row["key"] in problem for problem in problems(flipped))
+
+    shortened = plant("shortened")
+    (shortened / shard).write_bytes((shortened / shard).read_bytes()[:-4096])
+    assert any(shard in problem and "bytes" in problem for problem in problems(shortened))
+
+    missing = plant("missing")
+    (missing / shard).unlink()
+    assert any(f"{shard}: missing" in problem for problem in problems(missing))
+
+    swapped = plant("swapped")
+    other = shard.replace("000000", "000001")
+    first, second = (swapped / shard).read_bytes(), (swapped / other).read_bytes()
+    (swapped / shard).write_bytes(second)
+    (swapped / other).write_bytes(first)
+    assert sum("not those" in problem for problem in problems(swapped)) >= 2
+
+    drifted = plant("drifted")
+    index = drifted / "index" / "librispeech" / "train-clean-100.parquet"
+    table = pq.read_table(index)
+    pq.write_table(table.slice(1), index)
+    assert any("sha256" in problem or "bytes" in problem for problem in problems(drifted))
+
+
+def test_shards_are_cut_where_their_weights_say() -> None:
+    dice = random.Random(3)
+    for _ in range(200):
+        weights = [dice.uniform(0, 10) for _ in range(dice.randrange(1, 60))]
+        target = dice.uniform(1, 100)
+        shards = list(cut(weights, target))
+        assert [row for shard in shards for row in range(shard.first, shard.first + shard.count)] == list(
+            range(len(weights))
+        )
+        assert all(shard.count for shard in shards)
+        share = sum(weights) / max(1, round(sum(weights) / target))
+        assert all(sum(weights[s.first : s.first + s.count]) <= share + 2 * max(weights) for s in shards)
+
+
+def test_the_plan_does_not_depend_on_where_the_corpora_lie(root: Path, tmp_path: Path, built: Path) -> None:
+    import shutil
+
+    shutil.copytree(root / "manifests", tmp_path / "manifests")
+    assert make_plan(MINI, str(tmp_path), SHARD_BYTES).digest == Dataset(built).manifest.plan
