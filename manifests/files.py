@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -36,18 +37,23 @@ def is_local(url: str | Path) -> bool:
 
 
 def redact(url: str | Path) -> str:
-    """Return `url` without what may be secret: user, password and query."""
+    """Return `url` without what may be secret: user, password, query and fragment."""
     text = os.fspath(url)
-    if "://" not in text:
-        return text
-    scheme, rest = text.split("://", 1)
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path.split('?', 1)[0]}"
+    return "::".join(map(redact_one, text.split("::"))) if "://" in text else text
+
+
+def redact_one(url: str) -> str:
+    """Redact one link of a chain of addresses."""
+    scheme, colon, rest = url.partition("://")
+    if not colon:
+        return url
+    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path}"
 
 
 def join(base: str | Path, *parts: str) -> str:
     """Return `base` with `parts` behind it, with forward slashes."""
-    return "/".join([os.fspath(base).rstrip("/") or "/", *(part.strip("/") for part in parts)])
+    return "/".join([os.fspath(base).rstrip("/"), *(part.strip("/") for part in parts)]) or "/"
 
 
 def exists(url: str | Path) -> bool:
@@ -72,7 +78,8 @@ def size(url: str | Path) -> int | None:
         if is_local(url):
             return os.path.getsize(local(url)) if os.path.isfile(local(url)) else None
         fs, path = filesystem(url)
-        return int(fs.info(path)["size"])
+        info = fs.info(path)
+        return int(info["size"]) if info["type"] == "file" else None
     except FileNotFoundError:
         return None
 

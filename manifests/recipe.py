@@ -100,9 +100,12 @@ def load_recipe(name: str | Path) -> Recipe:
 def check_stage(rows: tuple[Row, ...], *, where: str) -> None:
     """Raise UserError for a row that names what does not exist or cannot be."""
     for row in rows:
-        task, corpus = find_task(row.task), load_corpus(row.corpus)
-        for split in row.splits:
-            corpus.split(split)
+        try:
+            task, corpus = find_task(row.task), load_corpus(row.corpus)
+            for split in row.splits:
+                corpus.split(split)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
         if not row.splits:
             raise UserError(f"{where}: {row.name} has no splits; {corpus.name} has {', '.join(corpus.splits)}")
         if task.name not in corpus.facts.tasks:

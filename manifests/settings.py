@@ -50,13 +50,24 @@ def explain(message: str, kind: type[msgspec.Struct]) -> str:
 
 
 def known_keys(kind: Any, place: str) -> list[str]:
-    """Return the keys allowed at `place` (for example ``instruct[...]``) of the struct `kind`."""
-    for step in filter(None, re.split(r"\.|(?=\[)", place)):
-        info = msgspec.inspect.type_info(kind)
-        if isinstance(info, msgspec.inspect.StructType) and not step.startswith("["):
-            kind = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == step)
-        elif isinstance(info, msgspec.inspect.DictType):
-            kind = kind.__args__[1]
-        else:
-            kind = kind.__args__[0]
-    return [field.encode_name for field in msgspec.structs.fields(kind)]
+    """Return the keys allowed at `place` (for example ``instruct[...].splits``) of the struct `kind`."""
+    inside = [msgspec.inspect.type_info(kind)]
+    for step in ("", *re.findall(r"\[[^]]*\]|[^.\[]+", place)):
+        inside = [below for info in inside for below in step_into(info, step)]
+    structs = [info for info in inside if isinstance(info, msgspec.inspect.StructType)]
+    return sorted({field.encode_name for info in structs for field in info.fields})
+
+
+def step_into(info: Any, step: str) -> list[Any]:
+    """Return the types found by one step of a place: a key, or ``[...]``; a choice of types gives several."""
+    if isinstance(info, msgspec.inspect.UnionType):
+        return [below for one in info.types for below in step_into(one, step)]
+    if not step:
+        return [info]
+    if isinstance(info, msgspec.inspect.StructType):
+        found = [field.type for field in info.fields if field.encode_name == step]
+    elif isinstance(info, msgspec.inspect.DictType):
+        found = [info.value_type]
+    else:
+        found = [info.item_type] if hasattr(info, "item_type") else []
+    return [below for one in found for below in step_into(one, "")]

@@ -1,15 +1,17 @@
 """The training form of a transcript: lower case, a capital at the start, no punctuation.
 
 SALMONN's released annotations hold LibriSpeech text as ``Chapter one missus rachel lynde is surprised``
-(facts/corpora.md, section 0), so every corpus's transcript is brought to that form.
+(its example_data.json), so every corpus's transcript is brought to that form.
 """
 
 from __future__ import annotations
 
-import re
 import unicodedata
 
-NOT_SPOKEN = re.compile(r"[^\w\s']|_", re.UNICODE)
+
+def spoken(sign: str) -> bool:
+    """Whether a character belongs to a word; the marks on a letter do, as in Hindi."""
+    return sign.isalnum() or sign == "'" or unicodedata.category(sign)[0] == "M"
 
 
 def sentence_case(text: str) -> str:
@@ -17,8 +19,10 @@ def sentence_case(text: str) -> str:
 
     Apostrophes belong to words ("don't", "'tis", "boys'"); one that stands alone is punctuation.
     """
+    # Lower case can undo the composition of a letter with its marks, hence the second time.
     text = unicodedata.normalize("NFC", text).replace("\u2019", "'").lower()
-    text = NOT_SPOKEN.sub(" ", text)
-    words = [word for word in text.split() if word.strip("'")]
-    joined = " ".join(words)
-    return joined[:1].upper() + joined[1:]
+    text = "".join(sign if spoken(sign) else " " for sign in unicodedata.normalize("NFC", text))
+    joined = " ".join(word for word in text.split() if any(sign.isalnum() for sign in word))
+    # A letter whose capital is two, like the German sharp s, stays as it is.
+    first = joined[:1].upper() if len(joined[:1].upper()) == 1 else joined[:1]
+    return unicodedata.normalize("NFC", first + joined[1:])

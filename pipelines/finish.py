@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import msgspec
 import pyarrow as pa
 
@@ -14,7 +12,7 @@ from pipelines.layout import Plan, ShardTask, SourcePlan
 from pipelines.pack import Commit, read_commit
 from pipelines.verify import shard_tasks, verify_shard
 from shards.card import card
-from shards.index import FORMAT, QUARANTINE, SCHEMA, File, Manifest, Source, digest_of
+from shards.index import FORMAT, QUARANTINE, SCHEMA, Manifest, Source, digest_of, proof
 
 
 def finish(
@@ -87,9 +85,3 @@ def gather(source: SourcePlan, out: str, tasks: list[ShardTask], commits: dict[s
     if made.found != source.clips or made.found != made.packed + made.quarantined + made.excluded:
         raise RuntimeError(f"{source.name}: {source.clips} clips were planned, {made} came out")
     return made
-
-
-def proof(out: str, path: str) -> File:
-    """Return size and digest of a file of the dataset."""
-    content = files.read_bytes(files.join(out, path))
-    return File(path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())

@@ -14,9 +14,10 @@ from manifests.tables import Scanned, read_manifest, read_table, write_table
 from manifests.tasks import NoAnswer, instruct
 from pipelines.layout import ShardTask
 from pipelines.scan import manifest_path, raw_folder
-from shards.audio import Refused, store
+from shards.audio import Refused
 from shards.flac import RATE
 from shards.index import FORMAT, SCHEMA, File
+from shards.render import store
 from shards.sample import Sample, key_of
 from shards.writer import ShardWriter, open_shard
 

@@ -14,7 +14,7 @@ import typer.core
 class Interruptible(typer.core.TyperGroup):
     """Says what to do after Ctrl-C, of which typer would say nothing."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)

@@ -1,4 +1,4 @@
-"""The demo: the whole road on the bundled miniature, from corpora on disk to an audit page, on a CPU, without network."""
+"""The demo: the whole road on the bundled miniature, from corpora on disk to an audit page; CPU, no network."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def evaluate(
     stage: str = "evaluate",
     limit: int | None = None,
     beams: int = 1,
-    max_new_tokens: int = 300,
+    max_new_tokens: int = 200,
     on_batch: Callable[[int], None] | None = None,
 ) -> EvaluationResult:
     """Answer and score a stage with the run's newest checkpoint; dataset and recipe default to the run's own.

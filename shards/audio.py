@@ -1,4 +1,4 @@
-"""Audio: the one room that knows codecs. Decodes block by block under caps, copies what conforms, resamples, encodes.
+"""Audio: the one room that knows codecs. Decodes block by block under caps, resamples, encodes.
 
 What a dataset stores is 16 kHz, mono, 16-bit FLAC. FLAC carries the MD5 of its PCM, so a stored clip proves itself.
 """
@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator
 from typing import IO, Any
 
-import msgspec
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
 from manifests import AudioRef, UserError, files
-from manifests.clips import Join
-from shards.flac import RATE, StreamInfo, conforms, flac_info
+from shards.flac import RATE
 
-SILENCE = 1600
-"""Samples between the clips of a concatenation: 0.1 s, as SALMONN's loader puts between a verification pair."""
 BLOCK = 1 << 16
 """Frames decoded at a time."""
 LEVEL = 3 / 8
@@ -30,6 +27,11 @@ LEVEL = 3 / 8
 MAX_SECONDS = 3 * 3600.0
 MAX_CHANNELS = 16
 MIN_RATE, MAX_RATE = 4_000, 192_000
+UNKNOWN = 2**63 - 1
+"""What libsndfile says of a length it does not know."""
+STREAMED = 0xFFFFFF00
+"""Sizes of a WAV's samples from here on are placeholders of a writer that could not go back."""
+DATA_CHUNK = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 REASONS = {
     "audio_missing": "the file was there at the scan and is gone",
@@ -59,19 +61,6 @@ class Refused(Exception):
         self.detail = detail
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """A clip's audio as it goes into a shard."""
-
-    flac: bytes
-    samples: int
-    pcm_md5: str
-    """Hex MD5 of the little-endian 16-bit samples: the identity of the audio, whatever encoder wrote it."""
-    action: str
-    """``copy`` (bytes as published), ``transcode`` (a whole file) or ``render`` (a span, a pair or a mixture)."""
-    source_rate: int
-    """Hz, of the first file."""
-
-
 def pcm_md5(pcm: PCM) -> str:
     """Return the hex MD5 of samples as FLAC signs them."""
     return hashlib.md5(pcm.astype("<i2", copy=False).tobytes()).hexdigest()
@@ -89,7 +78,14 @@ def open_sound(file: str | IO[bytes], name: str, size: int) -> Any:
         raise Refused("sample_rate", f"{name}: {sound.samplerate} Hz")
     if sound.channels > MAX_CHANNELS:
         raise Refused("channels", f"{name}: {sound.channels} channels")
-    if sound.frames > MAX_SECONDS * sound.samplerate:
+    declared = DATA_CHUNK.search(sound.extra_info)
+    # A WAV that ends early is read without a word; its header remembers. Streamed WAVs carry no length.
+    if declared and int(declared[1]) > int(declared[2]) and int(declared[1]) < STREAMED:
+        raise Refused("truncated", f"{name}: {declared[2]} of {declared[1]} bytes of samples")
+    if sound.frames == UNKNOWN:
+        # FLAC may leave its length open. libsndfile cannot seek in such a file, and soundfile seeks after each read.
+        sound._info.seekable = 0
+    elif sound.frames > MAX_SECONDS * sound.samplerate:
         raise Refused("too_long", f"{name}: its header says {sound.frames} frames at {sound.samplerate} Hz")
     return sound
 
@@ -99,8 +95,8 @@ def blocks(sound: Any, source: io.BytesIO, name: str, frames: int | None, dtype:
 
     `source` is what `sound` reads. The length an MP3 header gives is a guess, so only other formats are held to it.
     """
-    guessed = frames is None and sound.format == "MPEG"
-    wanted = left = sound.frames - sound.tell() if frames is None else frames
+    guessed = frames is None and (sound.format == "MPEG" or sound.frames == UNKNOWN)
+    wanted = left = sound.frames - (0 if guessed else sound.tell()) if frames is None else frames
     while left > 0 or guessed:
         try:
             block = sound.read(BLOCK if guessed else min(BLOCK, left), dtype=dtype, always_2d=True)
@@ -115,32 +111,6 @@ def blocks(sound: Any, source: io.BytesIO, name: str, frames: int | None, dtype:
         yield block
     if left > 0 and not guessed:
         raise Refused("truncated", f"{name}: {left} of {wanted} frames are missing")
-
-
-def read_source(root: str, path: str) -> bytes:
-    """Return the bytes of one source file; Refused if it is gone or empty."""
-    try:
-        data = files.read_bytes(files.join(root, path))
-    except FileNotFoundError:
-        raise Refused("audio_missing", path) from None
-    if not data:
-        raise Refused("zero_length", path)
-    return data
-
-
-def copied(data: bytes, info: StreamInfo, name: str) -> Stored:
-    """Return a conforming FLAC as it is, after decoding it once to prove that its samples are those it signed."""
-    digest, count = hashlib.md5(), 0
-    source = io.BytesIO(data)
-    with open_sound(source, name, len(data)) as sound:
-        for block in blocks(sound, source, name, None, "int16"):
-            digest.update(block.astype("<i2", copy=False).tobytes())
-            count += len(block)
-    if count != info.samples or digest.hexdigest() != info.md5:
-        raise Refused(
-            "md5_mismatch", f"{name}: {count} samples with MD5 {digest.hexdigest()}, its header says {info.md5}"
-        )
-    return Stored(flac=data, samples=count, pcm_md5=info.md5, action="copy", source_rate=info.rate)
 
 
 def span_of(sound: Any, ref: AudioRef) -> int | None:
@@ -193,18 +163,6 @@ def decode(data: bytes, ref: AudioRef) -> tuple[Wave, int]:
     return wave, rate
 
 
-def joined(waves: list[Wave], join: Join) -> Wave:
-    """Make one signal of several: one after the other with 0.1 s of silence between, or their sum to the longest."""
-    if join == "mix":
-        total = np.zeros(max(map(len, waves)), np.float32)
-        for wave in waves:
-            total[: len(wave)] += wave
-        return total
-    silence = np.zeros(SILENCE, np.float32)
-    pieces = [piece for wave in waves for piece in (silence, wave)]
-    return np.concatenate(pieces[1:])
-
-
 def to_pcm(wave: Wave) -> PCM:
     """Return 16-bit samples of a wave in [-1, 1], rounded to the nearest and clipped; exact for 16-bit sources."""
     pcm: PCM = np.clip(np.rint(wave * np.float32(32768)), -32768, 32767).astype(np.int16)
@@ -216,34 +174,6 @@ def encode(pcm: PCM) -> bytes:
     sink = io.BytesIO()
     soundfile.write(sink, pcm, RATE, format="FLAC", subtype="PCM_16", compression_level=LEVEL)
     return sink.getvalue()
-
-
-def store(root: str, audio: tuple[AudioRef, ...], join: Join = "single") -> Stored:
-    """Bring a clip's audio, as its references below `root` describe it, to the stored form; Refused if it cannot be.
-
-    A whole file that already conforms is copied byte for byte; everything else is decoded, resampled and encoded.
-    """
-    assert audio and (len(audio) == 1 or join != "single"), (audio, join)
-    sources: dict[str, bytes] = {}
-    for ref in audio:
-        if ref.path not in sources:
-            sources[ref.path] = read_source(root, ref.path)
-    first = audio[0]
-    whole = len(audio) == 1 and first.start == 0 and first.seconds is None
-    data = sources[first.path]
-    if whole and first.channel in (None, 0) and first.gain == 1.0:
-        info = flac_info(data)
-        if info is not None and conforms(info):
-            return copied(data, info, first.path)
-    decoded = [decode(sources[ref.path], ref) for ref in audio]
-    pcm = to_pcm(joined([wave for wave, _ in decoded], join))
-    return Stored(
-        flac=encode(pcm),
-        samples=len(pcm),
-        pcm_md5=pcm_md5(pcm),
-        action="transcode" if whole else "render",
-        source_rate=decoded[0][1],
-    )
 
 
 def read_flac(data: bytes, name: str) -> PCM:
@@ -268,7 +198,7 @@ def probe(url: str, size: int) -> float:
     """Return the seconds that the header of a sound file claims, 0 if it cannot be read. An estimate: see `blocks`."""
     try:
         with files.open_read(url) as file, open_sound(file, url, size) as sound:
-            return float(sound.frames / sound.samplerate)
+            return 0.0 if sound.frames == UNKNOWN else float(sound.frames / sound.samplerate)
     except (Refused, OSError):
         return 0.0
 

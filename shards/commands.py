@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from manifests import UserError, files, load_recipe
@@ -69,7 +69,7 @@ def stream(
 
 def show_stream(made: Stream, steps: int) -> None:
     """Deal `steps` batches of a stream and print what was in them."""
-    examples, seconds = Counter[str](), Counter[str]()
+    examples, seconds = Counter[str](), defaultdict[str, float](float)
     padded = cut = 0.0
     begin, cpu = time.perf_counter(), time.process_time()
     for batch in itertools.islice(made, steps):
@@ -80,7 +80,7 @@ def show_stream(made: Stream, steps: int) -> None:
             cut += example.cut
         padded += batch.seconds / (1 - batch.padding) if batch.examples else 0.0
     took, used = time.perf_counter() - begin, time.process_time() - cpu
-    total, audio = examples.total(), seconds.total()
+    total, audio = examples.total(), sum(seconds.values())
     shown = table(
         f"{made.stage} of {made.recipe.name}, {steps} batches",
         *("row", "intended", "of examples", "of audio", "examples", "epochs"),

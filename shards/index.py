@@ -180,3 +180,9 @@ def digest_of(indexes: list[File]) -> str:
     """Return the digest of a dataset from its indexes; they hold the digest of every member of every shard."""
     text = "\n".join(f"{file.path} {file.sha256}" for file in sorted(indexes, key=lambda file: file.path))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def proof(url: str, path: str) -> File:
+    """Return the size and the digest of the file at `path` of the dataset folder `url`."""
+    content = files.read_bytes(files.join(url, path))
+    return File(path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())

@@ -19,7 +19,7 @@ from manifests.errors import UserError
 KEY = re.compile(r"[a-z0-9_-]{1,128}")
 LONGEST = 90
 """Longest key we make: with its extension it fits the 100 bytes of a plain tar header."""
-CLEAN = re.compile(rf"[a-z0-9]+/[a-z0-9_-]{{1,{LONGEST - 20}}}")
+CLEAN = re.compile(r"[a-z0-9]+/[a-z0-9_-]+")
 BLOCK = 512
 END = bytes(2 * BLOCK)
 
@@ -62,7 +62,7 @@ def key_of(clip_id: str) -> str:
 
     Different ids give different keys; the builder checks it all the same.
     """
-    if CLEAN.fullmatch(clip_id):
+    if len(clip_id) <= LONGEST and CLEAN.fullmatch(clip_id):
         return clip_id.replace("/", "_", 1)
     slug = re.sub(r"[^a-z0-9]+", "-", clip_id.lower()).strip("-")[: LONGEST - 33]
     return f"{slug}-x{hashlib.sha256(clip_id.encode('utf-8', 'surrogatepass')).hexdigest()[:31]}"

@@ -6,6 +6,7 @@ What a step holds depends on (index, recipe stage, seed) alone: its state is one
 from __future__ import annotations
 
 import functools
+import hashlib
 import time
 import zlib
 from collections import deque
@@ -26,7 +27,17 @@ from shards.sample import Sample
 
 AHEAD = 3
 """Batches read ahead of the one in use."""
-COLUMNS = ["key", "shard", "flac_offset", "flac_bytes", "json_offset", "json_bytes", "samples", "flac_crc32"]
+COLUMNS = [
+    "key",
+    "shard",
+    "flac_offset",
+    "flac_bytes",
+    "json_offset",
+    "json_bytes",
+    "samples",
+    "flac_crc32",
+    "json_sha256",
+]
 
 
 class Damaged(Failed):
@@ -72,6 +83,16 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """Share of the padded audio that is padding, from 0 to 1."""
         longest = max((example.seconds for example in self.examples), default=0.0)
         return 1 - self.seconds / (longest * len(self.examples)) if longest else 0.0
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """One batch of the endless sequence, and the cycle it lies in or behind."""
+
+    step: int
+    micro: int
+    cycle: int
+    first: int
+    """Number, over all cycles, of the first batch of `cycle`."""
 
 
 class Stream:
@@ -122,19 +143,17 @@ class Stream:
         self.epochs, self.threads, self.prompts = epochs, threads, prompts
         budget = Budget(seconds=max_seconds, examples=max_examples, longest=longest)
         self.order = Order(dataset, recipe, stage, seed, budget)
-        self.step = 0
-        self.cycle = 0
-        self.first = 0
-        """Number, over all cycles, of the first batch of `cycle`."""
+        self.begun = self.next = Place(step=0, micro=rank, cycle=0, first=0)
+        """Where the step in hand began, and the batch this rank is due next."""
         self.waited = 0.0
         """Seconds the last batch was waited for."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the stream stands: a few integers, and digests of what its order depends on."""
+        """Return where the stream stands, in whole steps: a few integers, and digests of what its order depends on."""
         return {
-            "step": self.step,
-            "cycle": self.cycle,
-            "first": self.first,
+            "step": self.begun.step,
+            "cycle": self.begun.cycle,
+            "first": self.begun.first,
             "seed": self.seed,
             "stage": self.stage,
             "micro_batches": self.micro_batches,
@@ -157,55 +176,63 @@ class Stream:
                 raise UserError(
                     f"cannot resume: {name} was {state[name]!r}, now it is {mine[name]!r}; restore it or start anew"
                 )
-        self.step, self.cycle, self.first = int(state["step"]), int(state["cycle"]), int(state["first"])
+        step, cycle, first = (int(state[name]) for name in ("step", "cycle", "first"))
+        self.begun = self.next = Place(step=step, micro=self.rank, cycle=cycle, first=first)
 
     def __iter__(self) -> Iterator[Batch]:
         """Deal this rank's batches, from where the stream stands."""
         todo = self.places()
         with ThreadPoolExecutor(self.threads, thread_name_prefix="stream") as pool:
-            ahead: deque[tuple[tuple[int, int, int, int], list[Future[Example]]]] = deque()
+            ahead: deque[tuple[Place, list[Future[Example]]]] = deque()
             try:
                 while True:
                     while len(ahead) < AHEAD and (place := next(todo, None)) is not None:
                         ahead.append((place, [pool.submit(self.read, *draws) for draws in self.draws(place)]))
                     if not ahead:
                         return
-                    (number, micro, cycle, first), futures = ahead.popleft()
+                    place, futures = ahead.popleft()
                     begin = time.perf_counter()
                     examples = tuple(future.result() for future in futures)
                     self.waited = time.perf_counter() - begin
-                    last = micro + self.world_size >= self.micro_batches
-                    self.step, self.cycle, self.first = number + last, cycle, first
-                    yield Batch(step=number, micro=micro, examples=examples)
+                    self.next = self.after(place)
+                    if self.next.step > place.step:
+                        self.begun = self.next
+                    yield Batch(step=place.step, micro=place.micro, examples=examples)
             finally:
                 for _, futures in ahead:
                     for future in futures:
                         future.cancel()
 
-    def places(self) -> Iterator[tuple[int, int, int, int]]:
-        """Yield step, micro-batch, cycle and number of the cycle's first batch of every batch this rank is due."""
-        step, cycle, first = self.step, self.cycle, self.first
-        while True:
-            for micro in range(self.rank, self.micro_batches, self.world_size):
-                number = step * self.micro_batches + micro
-                while self.epochs is None or cycle < self.epochs:
-                    batches = len(self.order.cycle(cycle).starts) - 1
-                    if number < first + batches:
-                        break
-                    cycle, first = cycle + 1, first + batches
-                # At the end of the last cycle all ranks are dealt the step, some of them nothing.
-                if self.epochs is not None and cycle >= self.epochs and step * self.micro_batches >= first:
-                    return
-                yield step, micro, cycle, first
-            step += 1
+    def after(self, place: Place) -> Place:
+        """Return the batch this rank is due after `place`, its cycle not yet brought up to date."""
+        micro = place.micro + self.world_size
+        if micro < self.micro_batches:
+            return msgspec.structs.replace(place, micro=micro)
+        return msgspec.structs.replace(place, step=place.step + 1, micro=self.rank)
 
-    def draws(self, place: tuple[int, int, int, int]) -> list[tuple[int, int, int]]:
+    def places(self) -> Iterator[Place]:
+        """Yield every batch this rank is due."""
+        place = self.next
+        while True:
+            number = place.step * self.micro_batches + place.micro
+            while self.epochs is None or place.cycle < self.epochs:
+                end = place.first + len(self.order.cycle(place.cycle).starts) - 1
+                if number < end:
+                    break
+                place = msgspec.structs.replace(place, cycle=place.cycle + 1, first=end)
+            # At the end of the last cycle all ranks are dealt the step, some of them nothing.
+            ended = self.epochs is not None and place.cycle >= self.epochs
+            if ended and place.step * self.micro_batches >= place.first:
+                return
+            yield place
+            place = self.after(place)
+
+    def draws(self, place: Place) -> list[tuple[int, int, int]]:
         """Return queue, item and epoch of every example of one batch; none behind the last."""
-        step, micro, cycle, first = place
-        if self.epochs is not None and cycle >= self.epochs:
+        if self.epochs is not None and place.cycle >= self.epochs:
             return []
-        dealt = self.order.cycle(cycle)
-        number = step * self.micro_batches + micro - first
+        dealt = self.order.cycle(place.cycle)
+        number = place.step * self.micro_batches + place.micro - place.first
         span = slice(int(dealt.starts[number]), int(dealt.starts[number + 1]))
         return list(zip(dealt.queue[span].tolist(), dealt.item[span].tolist(), dealt.epoch[span].tolist(), strict=True))
 
@@ -220,10 +247,14 @@ class Stream:
         corpus, split, place = self.order.locate(int(of.sample[item]))
         row = {name: column[0] for name, column in self.tables[corpus, split].slice(place, 1).to_pydict().items()}
         begin, end = row["flac_offset"], row["json_offset"] + row["json_bytes"]
-        content = files.read_range(files.join(self.dataset.url, row["shard"]), begin, end - begin)
+        try:
+            content = files.read_range(files.join(self.dataset.url, row["shard"]), begin, end - begin)
+        except FileNotFoundError:
+            raise Damaged(f"{row['shard']} is missing from {files.redact(self.dataset.url)}") from None
         flac, text = content[: row["flac_bytes"]], content[row["json_offset"] - begin :]
         where = f"{row['shard']}: sample {row['key']!r}"
-        if len(content) != end - begin or zlib.crc32(flac) != row["flac_crc32"]:
+        whole = zlib.crc32(flac) == row["flac_crc32"] and hashlib.sha256(text).hexdigest() == row["json_sha256"]
+        if not whole:
             raise Damaged(f"{where} is damaged; salmonn verify {self.dataset.url} --data finds all that are")
         try:
             pcm = read_flac(flac, where)

@@ -11,8 +11,8 @@ from typing import IO, Any
 import pyarrow as pa
 
 from manifests import files
-from shards.audio import Stored
 from shards.index import SCHEMA, File
+from shards.render import Stored
 from shards.sample import BLOCK, Sample, member, tar_end
 
 

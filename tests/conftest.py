@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, settings
 from manifests import Instruction, Recipe, files
 from manifests.recipe import Row
 from manifests.tables import write_table
-from shards.audio import Stored, encode, pcm_md5
+from shards.audio import encode, pcm_md5
 from shards.flac import RATE
 from shards.index import FORMAT, QUARANTINE, SCHEMA, Dataset, File, Manifest, Source, digest_of
+from shards.render import Stored
 from shards.sample import Sample, key_of
 from shards.writer import open_shard
 
@@ -190,7 +191,8 @@ def root(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> Path:
 
 CLUSTER = """
 import ray, sys
-ray.init(address="local", num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, _node_ip_address="127.0.0.1")
+small = {"num_cpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+ray.init(address="local", _node_ip_address="127.0.0.1", **small)
 print("at", ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
 """

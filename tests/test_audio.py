@@ -19,20 +19,17 @@ from manifests import AudioRef, UserError
 from shards.audio import (
     MAX_CHANNELS,
     REASONS,
-    SILENCE,
     Refused,
-    Stored,
     decode,
     encode,
-    joined,
     load_audio,
     pcm_md5,
     probe,
     read_flac,
-    store,
     to_pcm,
 )
 from shards.flac import RATE, conforms, flac_info
+from shards.render import SILENCE, Stored, joined, store
 
 BROKEN = {"6385-220959-0000": "truncated", "7511-102419-0000": "zero_length", "0-errorpage_30": "not_audio"}
 """Files of the miniatures that are damaged on purpose, and what is wrong with them."""

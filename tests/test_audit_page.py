@@ -16,10 +16,10 @@ from test_audit import Made, World, build, clean, recipe_of
 
 from manifests import Recipe
 from manifests.recipe import Row
-from shards.audio import RATE
 from shards.audit import Report, audit, listen, page, plots, write
 from shards.audit.digits import LONGEST_TEXT, shown
 from shards.audit.report import FORMAT
+from shards.flac import RATE
 
 HOSTILE = (
     "<script>alert(1)</script>",

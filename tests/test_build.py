@@ -20,7 +20,7 @@ from pipelines.executor import Executor
 from pipelines.layout import cut, make_plan
 from pipelines.verify import verify, verify_index
 from shards import Dataset
-from shards.audio import flac_info
+from shards.flac import flac_info
 
 MINI = load_recipe("mini")
 SHARD_BYTES = 2**20

@@ -1,4 +1,4 @@
-"""The command line: a user's mistake is one sentence with the value and the remedy, exit code 2, and nothing changes."""
+"""The command line: a user's mistake is one sentence with value and remedy, exit code 2, and nothing changes."""
 
 from __future__ import annotations
 

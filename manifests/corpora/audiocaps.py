@@ -51,5 +51,8 @@ def read_captions(path: str) -> dict[tuple[str, int], list[str]]:
         raise UserError(f"{path}: the columns are {rows.fieldnames}, but AudioCaps has {COLUMNS}")
     captions: dict[tuple[str, int], list[str]] = {}
     for row in rows:
+        if None in row or None in row.values() or not row["start_time"].isdecimal():
+            told = ",".join(str(value) for value in row.values())
+            raise UserError(f"{path}, line {rows.line_num}: {told[:80]!r} is not {','.join(COLUMNS)}")
         captions.setdefault((row["youtube_id"], int(row["start_time"])), []).append(row["caption"].strip())
     return captions

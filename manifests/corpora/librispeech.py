@@ -38,7 +38,7 @@ def clips(root: str, split: str) -> Iterator[Clip]:
     genders = read_genders(files.join(top, "SPEAKERS.TXT"))
     for transcript in files.walk(files.join(top, split), ".trans.txt"):
         chapter = transcript.rsplit("/", 1)[0]
-        for line in files.read_text(files.join(top, split, transcript)).splitlines():
+        for line in read_lines(files.join(top, split, transcript)):
             if not line.strip():
                 continue
             name, _, text = line.strip().partition(" ")
@@ -62,9 +62,19 @@ def read_genders(path: str) -> dict[str, str]:
     if not files.exists(path):
         raise UserError(f"librispeech: there is no file {path!r}; every archive of openslr.org/12 holds it")
     genders = {}
-    for line in files.read_text(path).splitlines():
+    for number, line in enumerate(read_lines(path), start=1):
         if line.startswith(";") or not line.strip():
             continue
-        reader, sex, _subset, _minutes, _name = (field.strip() for field in line.split("|", 4))
-        genders[reader] = GENDERS.get(sex, "")
+        fields = [field.strip() for field in line.split("|", 4)]
+        if len(fields) != 5:
+            raise UserError(f"{path}, line {number}: {line[:60]!r} is not ID | SEX | SUBSET | MINUTES | NAME")
+        genders[fields[0]] = GENDERS.get(fields[1], "")
     return genders
+
+
+def read_lines(path: str) -> list[str]:
+    """Return the lines of a text file of the corpus; UserError if it is not text."""
+    try:
+        return files.read_text(path).splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); unpack it anew") from None

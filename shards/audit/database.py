@@ -52,7 +52,12 @@ from counted group by task order by task""",
     "answers": r"""
 with asked as (select unnest(tasks) as task, unnest(answers) as answers from samples),
 said as (select task, unnest(answers) as answer from asked),
-counted as (select task, len(regexp_extract_all(answer, '\S+')) as words from said)
+spaced as (select task, translate(answer, E'\t\n\f\r', '    ') as answer from said),
+counted as (
+  select task, case when answer = '' or contains(answer, '  ') or starts_with(answer, ' ') or ends_with(answer, ' ')
+                    then len(list_filter(string_split(answer, ' '), lambda piece: piece <> ''))
+                    else strlen(answer) - strlen(replace(answer, ' ', '')) + 1 end as words
+  from spaced)
 select task, count(*) as answers, count(*) filter (words = 0) as empty,
        min(words) as least, median(words) as median, max(words) as most
 from counted group by task order by task""".strip(),

@@ -8,7 +8,7 @@ from shards.audit.listen import Heard
 from shards.audit.mixture import Stage
 from shards.audit.report import Answers, Duplicates, Funnel, Gate, Target, Verdict
 
-COVERED, HALF_COVERED = 0.95, 0.8
+COVERED, LOST = 0.95, 0.8
 """A row that has less of its target is a warning, or a failure. Video corpora rot by a tenth; a lost split is more."""
 EXCESS = 1.05
 """A row that has more than its target was not meant so."""
@@ -50,20 +50,24 @@ def rows(targets: tuple[Target, ...]) -> Gate:
         return good("rows", f"All {len(targets)} rows of the audited stages find their data in the dataset.")
     first = lacking[0]
     where = f"{first.task} of {first.corpus} in {first.stage} finds nothing in {', '.join(first.absent)}"
-    return fail("rows", f"{len(lacking)} of {len(targets)} rows are not whole: {where}.")
+    return fail("rows", f"Rows that are not whole: {len(lacking)} of {len(targets)}, for example {where}.")
 
 
 def coverage(targets: tuple[Target, ...], funnel: tuple[Funnel, ...]) -> Gate:
     """What is meant to be there is there; where the recipe says nothing, what the corpora publish."""
-    shares = [(1 + off, row) for row in targets for off in (row.hours_off, row.samples_off) if off is not None]
+    shares = [
+        (1 + off, f"{row.task} of {row.corpus} in {row.stage}", of_what)
+        for row in targets
+        for off, of_what in ((row.hours_off, "hours"), (row.samples_off, "samples"))
+        if off is not None
+    ]
     if shares:
-        (least, row), (most, over) = min(shares, key=first_of), max(shares, key=first_of)
+        (least, short, what), (most, over, of_what) = min(shares), max(shares)
         if least < COVERED:
-            verdict = fail if least < HALF_COVERED else warn
-            return verdict("coverage", f"{row.task} of {row.corpus} in {row.stage} has {least:.1%} of its target.")
+            verdict = fail if least < LOST else warn
+            return verdict("coverage", f"{short} has {least:.1%} of its target {what}.")
         if most > EXCESS:
-            name = f"{over.task} of {over.corpus} in {over.stage}"
-            return warn("coverage", f"{name} has {most:.1%} of its target: more than was meant.")
+            return warn("coverage", f"{over} has {most:.1%} of its target {of_what}: more than was meant.")
         return good("coverage", f"Every row with a target has between {least:.1%} and {most:.1%} of it.")
     known = [(split.coverage, split) for split in funnel if split.coverage is not None]
     if not known:
@@ -97,17 +101,17 @@ def empty_answers(answers: tuple[Answers, ...]) -> Gate:
     empty = [row for row in answers if row.empty]
     if empty:
         most, total = max(empty, key=lambda row: row.empty), sum(row.empty for row in empty)
-        return fail("answers", f"{total:,} answers are empty or missing, {most.empty:,} of them in {most.task}.")
+        return fail("answers", f"Empty or missing answers: {total:,}, of which {most.empty:,} in {most.task}.")
     return good("answers", f"None of {sum(row.answers for row in answers):,} answers is empty.")
 
 
 def duplicates(copies: Duplicates) -> Gate:
     """No audio is there twice; none is both trained and evaluated on."""
     if copies.shared:
-        said = f"{copies.shared:,} recordings are both trained on and evaluated on"
+        said = f"Recordings both trained on and evaluated on: {copies.shared:,}"
         return fail("duplicates", f"{said}, for example {' and '.join(copies.keys)}.")
     if copies.groups:
-        said = f"{copies.surplus:,} samples repeat the audio of another"
+        said = f"Samples that repeat the audio of another: {copies.surplus:,}"
         return warn("duplicates", f"{said}, for example {' and '.join(copies.keys)}.")
     return good("duplicates", "No two samples have the same audio, sample for sample.")
 

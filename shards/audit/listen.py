@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from manifests import Recipe, draw, files
@@ -134,7 +135,7 @@ def next_place(
 
 def hear(dataset: Dataset, task: str, corpus: str, split: str, place: int, longest: float) -> Heard:
     """Read one sample back and make it fit for a page; what is wrong with it is its `problem`."""
-    row = dataset.table(corpus, split, COLUMNS).slice(place, 1).to_pylist()[0]
+    row = index_row(dataset, corpus, split, place)
     pcm, problem = read_back(dataset, row)
     mp3, heard = excerpt(pcm[: round(longest * RATE)])
     instructions = zip(row["tasks"], row["prompts"], row["answers"], strict=True)
@@ -156,14 +157,26 @@ def hear(dataset: Dataset, task: str, corpus: str, split: str, place: int, longe
     )
 
 
+def index_row(dataset: Dataset, corpus: str, split: str, place: int) -> dict[str, Any]:
+    """Return one row of the index of a split; only the row group that holds it is read."""
+    with files.open_read(files.join(dataset.url, dataset.source(corpus, split).index.path)) as file:
+        parquet = pq.ParquetFile(file)
+        for group in range(parquet.num_row_groups):
+            if place < parquet.metadata.row_group(group).num_rows:
+                row: dict[str, Any] = parquet.read_row_group(group, COLUMNS).slice(place, 1).to_pylist()[0]
+                return row
+            place -= parquet.metadata.row_group(group).num_rows
+    raise AssertionError(place)
+
+
 def read_back(dataset: Dataset, row: dict[str, Any]) -> tuple[PCM, str]:
     """Return the audio of a sample, or none and what is wrong with it."""
     nothing = np.zeros(0, np.int16)
     try:
         flac = files.read_range(files.join(dataset.url, row["shard"]), row["flac_offset"], row["flac_bytes"])
         pcm = read_flac(flac, row["key"])
-    except FileNotFoundError:
-        return nothing, "its shard is missing"
+    except OSError:
+        return nothing, "its shard is missing or cannot be read"
     except Refused as refused:
         return nothing, f"its audio cannot be decoded: {REASONS[refused.reason]}"
     if zlib.crc32(flac) != row["flac_crc32"] or len(pcm) != row["samples"] or pcm_md5(pcm) != row["pcm_md5"]:

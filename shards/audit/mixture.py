@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from manifests import TASKS, Recipe, UserError
 from shards.audit.digits import neat, share
+from shards.audit.words import mean_words
 from shards.index import Dataset
 from shards.plan import Budget, Dealt, Order
 
@@ -156,14 +157,8 @@ def answer_words(dataset: Dataset, order: Order) -> list[Numbers]:
 
 def instruction_words(dataset: Dataset, corpus: str, split: str) -> tuple[pa.Array, Numbers]:
     """Return the task of each instruction of a split, and the mean words of its answers."""
-    table = dataset.table(corpus, split, ["tasks", "answers"]).combine_chunks()
-    answers = table["answers"].combine_chunks().flatten()
-    # Like \S+ in the SQL of the audit: both are RE2.
-    words = pc.count_substring_regex(answers.flatten(), r"\S+").to_numpy(zero_copy_only=False)
-    parents = pc.list_parent_indices(answers).to_numpy(zero_copy_only=False)
-    total = np.bincount(parents, weights=words, minlength=len(answers))
-    many = np.bincount(parents, minlength=len(answers))
-    return table["tasks"].combine_chunks().flatten(), total / np.maximum(many, 1)
+    table = dataset.table(corpus, split, ["tasks", "answers"])
+    return table["tasks"].combine_chunks().flatten(), mean_words(table["answers"])
 
 
 def shares(order: Order, dealt: Dealt, seconds: Numbers, words: Numbers) -> tuple[Share, ...]:
