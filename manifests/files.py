@@ -89,6 +89,11 @@ def local(url: str | Path) -> str:
     return os.fspath(url).removeprefix("file://")
 
 
+def absolute(url: str | Path) -> str:
+    """Return `url` so that it means the same in every process: workers of a cluster stand in other folders."""
+    return os.path.abspath(local(url)) if is_local(url) else os.fspath(url)
+
+
 def open_read(url: str | Path) -> IO[bytes]:
     """Open the file at `url` for reading bytes; it can seek."""
     if is_local(url):

@@ -52,7 +52,7 @@ def scan_all(
     if sources:
         files.require_writable(files.join(root, "manifests"))
     results = {}
-    tasks = [ScanTask(root=root, corpus=corpus, split=split) for corpus, split in sources]
+    tasks = [ScanTask(root=files.absolute(root), corpus=corpus, split=split) for corpus, split in sources]
     for task, result in executor.run(scan, tasks):
         results[task.corpus, task.split] = result
         watch("scan", len(results), len(tasks))

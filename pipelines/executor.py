@@ -66,8 +66,6 @@ class Executor:
                     num_cpus=self.workers or os.cpu_count() or 1,
                     object_store_memory=OBJECT_STORE,
                     include_dashboard=False,
-                    # Without this Ray listens on the machine's own address, where others can reach it.
-                    _node_ip_address="127.0.0.1",
                     **quiet,
                 )
             else:

@@ -141,8 +141,8 @@ def tasks_of(plan: Plan, root: str, dataset: str) -> list[ShardTask]:
     """List the shards of a plan, the largest split first, so that the last worker does not start on a whole shard."""
     return [
         ShardTask(
-            root=root,
-            dataset=dataset,
+            root=files.absolute(root),
+            dataset=files.absolute(dataset),
             plan=plan.digest,
             corpus=source.corpus,
             split=source.split,

@@ -142,7 +142,7 @@ def sample_problems(tar: bytes, row: dict[str, object], task: VerifyTask) -> lis
 def shard_tasks(dataset: str, sources: tuple[Source, ...], *, decode: bool, share: float = 1.0) -> list[VerifyTask]:
     """List the shards to read back; with a `share` below 1, a fixed choice of them, at least one."""
     tasks = [
-        VerifyTask(dataset=dataset, index=source.index.path, shard=shard, decode=decode)
+        VerifyTask(dataset=files.absolute(dataset), index=source.index.path, shard=shard, decode=decode)
         for source in sources
         for shard in source.shards
     ]

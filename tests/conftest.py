@@ -192,7 +192,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> Path:
 CLUSTER = """
 import ray, sys
 small = {"num_cpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-ray.init(address="local", _node_ip_address="127.0.0.1", **small)
+ray.init(address="local", **small)
 print("at", ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
 """

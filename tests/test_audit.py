@@ -28,7 +28,7 @@ from shards.audit import Report, audit, write
 from shards.audit.database import QUERIES
 from shards.audit.words import mean_words
 from shards.flac import RATE
-from shards.index import FORMAT, QUARANTINE, SCHEMA, Dataset, File, Manifest, Source, digest_of
+from shards.index import FORMAT, QUARANTINE, SCHEMA, Dataset, Manifest, Source, digest_of, proof
 from shards.render import Stored
 from shards.sample import Sample
 from shards.stream import Stream
@@ -126,15 +126,10 @@ def source_of(folder: Path, world: World, corpus: str, split: str, writer: Any, 
         seconds=sum(table["seconds"].to_pylist()),
         license=world.terms,
         published_clips=world.published.get((corpus, split), table.num_rows),
-        index=proof_of(folder, index),
-        quarantine=proof_of(folder, quarantine),
+        index=proof(str(folder), index),
+        quarantine=proof(str(folder), quarantine),
         shards=(writer.proof(),),
     )
-
-
-def proof_of(folder: Path, path: str) -> File:
-    content = (folder / path).read_bytes()
-    return File(path=path, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def speech(count: int, words: int, **more: Any) -> list[Made]:

@@ -49,7 +49,7 @@ MISTAKES = [
     (["train", "nothing.toml"], ["no settings file 'nothing.toml'"]),
     (["train", "run.toml"], ["unknown key 'stpes'", "did you mean 'steps'?"]),
     (["evaluate", "empty"], ["empty"]),
-    (["generate", "empty", "a.file", "--prompt", "What is said?"], ["a.file"]),
+    (["generate", "empty", "a.file", "--prompt", "What is said?"], ["no run in 'empty'", "salmonn train"]),
     (["demo", "--out", "out", "--steps", "3"], ["--steps is 3"]),
 ]
 

@@ -21,7 +21,7 @@ FLOOR_BELOW = {
     "pipelines": {"manifests", "shards"},
     "salmonn": {"manifests", "shards"},
 }
-ROOF = re.compile(r"salmonn/(cli\.py|cli_\w+\.py|demo\.py|commands\.py|commands/.+)")
+ROOF = re.compile(r"salmonn/cli\.py")
 ONE_ROOM = {
     "ray": {"pipelines/executor.py"},
     "fsspec": {"manifests/files.py"},
