@@ -51,7 +51,7 @@ def tokenize(tokenizer: Any, prompt: str, answer: str | None = None, *, max_answ
     """Return the row of a prompt that already holds the template, and of its answer if there is one.
 
     The text before the audio, the text after it and the answer are tokenised separately, as the released model was
-    trained (facts: model.md, section 4). UserError unless the prompt holds ``<SpeechHere>`` exactly once.
+    trained. UserError unless the prompt holds ``<SpeechHere>`` exactly once.
     """
     halves = prompt.split(SPEECH)
     if len(halves) != 2:

@@ -199,7 +199,7 @@ def generate(
 @app.command()
 def demo(
     out: Annotated[str, typer.Option(help="Where to put everything.")] = "build/demo",
-    steps: Annotated[int, typer.Option(help="How long to train.")] = 200,
+    steps: Annotated[int, typer.Option(help="How long to train.")] = 240,
 ) -> None:
     """Walk the whole road on the bundled miniature: scan, build, stream, train, evaluate, audit. CPU, no network."""
     from pipelines import commands as building

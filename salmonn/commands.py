@@ -124,7 +124,7 @@ def show_scores(result: EvaluationResult) -> None:
         name, value, how = ("-", "-", task.note)
         if task.score is not None:
             name, value = task.score.name, f"{task.score.value:.1%}"
-            how = ", ".join(f"{name} {value}" for name, value in sorted(task.score.details.items()))
+            how = ", ".join(f"{name} {value}" for name, value in task.score.details.items())
         shown.add_row(task.task, name, value, str(task.count), str(task.unfinished), how)
     console.print(shown)
 

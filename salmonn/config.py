@@ -39,7 +39,7 @@ class WhisperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class LLMConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The language model: a causal one from `folder` with its tokenizer, or a random LLaMA that reads bytes."""
+    """The language model: a causal one from `folder` with its tokenizer, or a LLaMA with random weights."""
 
     folder: str = ""
     """A local folder or a name on the Hugging Face Hub; empty means random weights."""
@@ -52,6 +52,8 @@ class LLMConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ffn: int = 0
     init_std: float = 0.02
     """Standard deviation of the random weights; a frozen narrow layer at 0.02 hardly passes anything on."""
+    pieces: Literal["bytes", "tiny"] = "bytes"
+    """What a model of random weights reads: bytes, or the thousand pieces of presets/tiny.tokenizer.json."""
 
     def __post_init__(self) -> None:
         demand_one_source("llm", self.folder, (self.width, self.layers, self.heads, self.ffn))
@@ -140,7 +142,7 @@ class SalmonnConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class OptimizerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """AdamW, linear warm-up, then cosine; defaults are the released stage 1 (facts: model.md, section 8)."""
+    """AdamW, linear warm-up, then cosine; defaults are those of the released stage 1."""
 
     start_lr: float = 1e-6
     peak_lr: float = 3e-5

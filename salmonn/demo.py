@@ -40,7 +40,7 @@ def walk(out: str, steps: int, *, scan: Callable[..., None], build: Callable[...
         adopt(place / "corpora")
         scan(sources(), root)
     with step(2, "build the dataset: shards, index, quarantine"):
-        console.print("  Four of the files are broken or missing on purpose; each must be refused with its reason.")
+        console.print("  Three files are broken and two are missing, on purpose: each must be refused with its reason.")
         build(RECIPE, root, dataset, shard_mb=SHARD_MB)
     with step(3, "stream it"):
         deal(dataset)
@@ -133,7 +133,7 @@ def assess(place: Path) -> None:
     show_scores(assess(str(place / "run"), "evaluate", None, 1))
     console.print(
         "  These scores are bad, and honestly so: random weights, four minutes of speech and a minute of training\n"
-        "  teach the model what answers look like, not to hear. They show that the road is whole."
+        "  teach the model what an answer looks like, not to hear. They show that the road is whole."
     )
 
 

@@ -14,7 +14,7 @@ from transformers import WhisperFeatureExtractor
 
 SAMPLE_RATE = 16_000
 SHORTEST = 1 * SAMPLE_RATE
-"""A clip below 1 s is padded with zeros, as in the released code (facts: model.md, section 7)."""
+"""A clip below 1 s is padded with zeros, as in the released code."""
 LONGEST = 30 * SAMPLE_RATE
 
 Waveform = npt.NDArray[np.float32]

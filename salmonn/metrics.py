@@ -1,9 +1,10 @@
-"""Scores of answers against references: word and phone error rates, and accuracy (facts: evaluation.md)."""
+"""Scores of answers against references: word and phone error rates, and accuracy."""
 
 from __future__ import annotations
 
 import functools
 import string
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -111,7 +112,13 @@ def accuracy(references: Sequence[Sequence[str]], answers: Sequence[str]) -> Sco
     for allowed, answer in zip(references, answers, strict=True):
         said = first_word(answer)
         hits += bool(said) and said in {first_word(reference) for reference in allowed}
-    details: dict[str, float | str] = {"correct": hits, "normalizer": "first word, case-folded, no punctuation"}
+    # What saying the commonest answer every time would score: an accuracy means nothing without it.
+    commonest = max(Counter(first_word(allowed[0]) for allowed in references if allowed).values(), default=0)
+    details: dict[str, float | str] = {
+        "correct": hits,
+        "commonest answer alone": f"{commonest / len(answers):.1%}",
+        "normalizer": "first word, case-folded, no punctuation",
+    }
     return Score(name="accuracy", value=hits / len(answers), count=len(answers), details=details)
 
 

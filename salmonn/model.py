@@ -60,7 +60,7 @@ class Salmonn(nn.Module):
     @classmethod
     def from_config(cls, config: SalmonnConfig) -> Self:
         """Make the model that `config` describes, on the CPU; UserError if a part's folder is not there."""
-        tokenizer = load_tokenizer(config.llm.folder)
+        tokenizer = load_tokenizer(config.llm)
         llm = load_llm(config.llm, tokenizer)
         return cls(config, whisper=load_whisper(config.whisper), llm=llm, tokenizer=tokenizer)
 

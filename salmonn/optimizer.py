@@ -1,4 +1,4 @@
-"""AdamW and its learning rate: linear warm-up, then a cosine (facts: model.md, section 8)."""
+"""AdamW and its learning rate: linear warm-up, then a cosine; settings as released with the paper."""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
-"""Text to token ids: the tokenizer of a language model's folder, or one over bytes that needs no download."""
+"""Text to token ids: the tokenizer of a language model's folder, or a small one that needs no download."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from salmonn.config import PRESETS, LLMConfig
 from salmonn.parts import loading
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
@@ -19,19 +21,44 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(piece, special=True) for piece in (BOS, EOS, PAD)])
+    return wrapped(tokenizer)
+
+
+def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
+    """Return a tokenizer of `size` ids that joins what often stands together in `texts`; the rest stays bytes.
+
+    The same texts give the same tokenizer. This is how presets/tiny.tokenizer.json was made (tests/test_tokenizer.py).
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """Return a tokenizer as transformers has them."""
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD)
 
 
-def load_tokenizer(folder: str) -> Any:
-    """Return the tokenizer in `folder`, or the byte-level one if `folder` is empty.
+def load_tokenizer(config: LLMConfig) -> Any:
+    """Return the tokenizer in the language model's folder, or the one its settings name for random weights.
 
     Padding uses an id that exists (the pad, unk or eos token): an added row would be random, frozen and stored nowhere,
-    and would shift every loss through the softmax (facts: model.md, section 4).
+    and would shift every loss through the softmax.
     """
-    if not folder:
-        return byte_tokenizer()
-    with loading("llm", folder, "config.json, model.safetensors, tokenizer.model or tokenizer.json"):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not config.folder:
+        if config.pieces == "bytes":
+            return byte_tokenizer()
+        return wrapped(Tokenizer.from_file(str(PRESETS / f"{config.pieces}.tokenizer.json")))
+    with loading("llm", config.folder, "config.json, model.safetensors, tokenizer.model or tokenizer.json"):
+        tokenizer = AutoTokenizer.from_pretrained(config.folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     return tokenizer
