@@ -12,7 +12,7 @@ export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format clean
+.PHONY: help setup demo test test-all bench check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +41,10 @@ test: $(READY)  ## the tests, under five minutes
 
 test-all: $(READY)  ## the tests and the slow suites
 	$(BIN)/python -m pytest -q
+
+bench: $(READY)  ## how near build and stream come to their limits, in one run each
+	$(BIN)/python benchmarks/build.py
+	$(BIN)/python benchmarks/stream.py
 
 check: $(READY)  ## ruff and mypy --strict
 	$(BIN)/ruff check .
