@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
 Join = Literal["single", "concat", "mix"]
+
+Refuse = Callable[[str, str, str], None]
+"""How a reader says that it passes over something the corpus lists: ``refuse(reason, id, detail)``.
+
+`reason` is a code in lower case (``malformed_row``, ``garbage_utterance``), `id` the clip's id or, where a row is too
+broken to have one, ``corpus/file:line``, and `detail` a few words for a person. Nothing listed is skipped without it.
+"""
 
 
 class AudioRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

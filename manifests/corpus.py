@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from manifests import files
-from manifests.clips import Clip
+from manifests.clips import Clip, Refuse
 from manifests.errors import UserError, nearest
 from manifests.settings import read_toml
 
@@ -47,6 +47,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     language: str
     tasks: tuple[str, ...]
     splits: dict[str, Split]
+    aliases: dict[str, tuple[str, ...]] = {}
+    """Other names people use: ``train-960`` for three splits."""
 
 
 class Corpus(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,17 +68,30 @@ class Corpus(msgspec.Struct, frozen=True, kw_only=True):
             raise UserError(f"{self.name} has no split {name!r}; {nearest(name, self.splits)}")
         return self.facts.splits[name]
 
-    def clips(self, root: str | Path, split: str) -> Iterator[Clip]:
+    def expand(self, name: str) -> tuple[str, ...]:
+        """Return the splits meant by the name of a split or an alias; UserError if there is none of that name."""
+        if name not in self.facts.splits and name not in self.facts.aliases:
+            known = (*self.facts.splits, *self.facts.aliases)
+            raise UserError(f"{self.name} has no split {name!r}; {nearest(name, known)}")
+        return self.facts.aliases.get(name, (name,))
+
+    def clips(self, root: str | Path, split: str, refuse: Refuse | None = None) -> Iterator[Clip]:
         """Read the clips of `split` from the published tree in the folder `root`, in a fixed order.
 
-        UserError if the split is unknown or its files are not where the corpus publishes them.
+        What the corpus lists and the reader passes over is told to `refuse`; without one it is an error. UserError if
+        the split is unknown or its files are not where the corpus publishes them.
         """
         self.split(split)
         if not files.is_folder(root):
             raise UserError(f"{self.name}: there is no folder {str(root)!r}; {self.facts.steps}")
         reader = importlib.import_module(f"manifests.corpora.{self.name}")
-        clips: Iterator[Clip] = reader.clips(str(root), split)
+        clips: Iterator[Clip] = reader.clips(str(root), split, refuse or refuse_none)
         return clips
+
+
+def refuse_none(reason: str, clip_id: str, detail: str) -> None:
+    """Raise UserError for what a reader would pass over: whoever gives no `refuse` wants every clip."""
+    raise UserError(f"{clip_id}: {reason}: {detail}")
 
 
 def corpus_names() -> tuple[str, ...]:
@@ -98,5 +113,4 @@ def parse_source(text: str) -> tuple[Corpus, tuple[str, ...]]:
     corpus = load_corpus(name)
     if not colon:
         return corpus, corpus.splits
-    corpus.split(split)
-    return corpus, (split,)
+    return corpus, corpus.expand(split)

@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("state", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
         pa.field("audio", pa.list_(SPAN), nullable=False),
@@ -53,7 +54,9 @@ class Scanned(msgspec.Struct, frozen=True, kw_only=True):
 
     clip: Clip
     state: str = "ok"
-    """``ok``, or why the clip is excluded: ``audio_missing``."""
+    """``ok``, or why the clip is excluded: ``audio_missing``, ``duplicate_id``, or what its reader says."""
+    detail: str = ""
+    """More on that, for a person."""
     bytes: int = 0
     """Size of all its audio files."""
     seconds: float = 0.0
@@ -64,7 +67,7 @@ def to_row(scanned: Scanned) -> dict[str, Any]:
     """Return the row of one clip under SCHEMA."""
     clip = scanned.clip
     row = {field: getattr(clip, field) for field in ("id", "join", "language", "speaker", "gender", "text", "license")}
-    row |= {"state": scanned.state, "bytes": scanned.bytes, "seconds": scanned.seconds}
+    row |= {"state": scanned.state, "detail": scanned.detail, "bytes": scanned.bytes, "seconds": scanned.seconds}
     row["audio"] = [{field: getattr(ref, field) for field in ref.__struct_fields__} for ref in clip.audio]
     row["translations"], row["labels"] = sorted(clip.translations.items()), sorted(clip.labels.items())
     row["captions"] = list(clip.captions)
@@ -78,7 +81,8 @@ def from_row(row: dict[str, Any]) -> Scanned:
     facts["translations"], facts["labels"] = dict(row["translations"]), dict(row["labels"])
     facts["captions"] = row["captions"]
     facts["questions"] = [(pair["question"], pair["answer"]) for pair in row["questions"]]
-    return Scanned(clip=msgspec.convert(facts, Clip), state=row["state"], bytes=row["bytes"], seconds=row["seconds"])
+    scanned = {name: row[name] for name in ("state", "detail", "bytes", "seconds")}
+    return Scanned(clip=msgspec.convert(facts, Clip), **scanned)
 
 
 def write_manifest(url: str, rows: Iterable[Scanned]) -> None:

@@ -48,7 +48,7 @@ def scan_all(
     """Scan splits on Ray; UserError before any work if the published files of one are not there."""
     for corpus, split in sources:
         # Readers raise before their first clip if the tree is not as published.
-        next(load_corpus(corpus).clips(raw_folder(root, corpus), split), None)
+        next(load_corpus(corpus).clips(raw_folder(root, corpus), split, lambda *_: None), None)
     if sources:
         files.require_writable(files.join(root, "manifests"))
     results = {}

@@ -101,7 +101,7 @@ def pack_clip(task: ShardTask, scanned: Scanned, writer: ShardWriter, tally: Tal
     """Add one clip to the shard, or note why not."""
     clip = scanned.clip
     if scanned.state != "ok":
-        return tally.refuse(scanned, "excluded", scanned.state, "listed by the corpus, not among its files")
+        return tally.refuse(scanned, "excluded", scanned.state, scanned.detail)
     key = key_of(clip.id)
     instructions = instructions_of(task.tasks, clip, key, tally)
     if not instructions:

@@ -23,6 +23,8 @@ class ScanResult(msgspec.Struct, frozen=True, kw_only=True):
     clips: int
     missing: int
     """Clips that the corpus lists and whose audio is not there."""
+    refused: int
+    """Rows that the reader passed over, each with a reason."""
     seconds: float
     """By the headers of the files: an estimate."""
     bytes: int
@@ -44,15 +46,33 @@ def scan(task: ScanTask) -> ScanResult:
     """Write the manifest of one split; UserError if its published files are not there."""
     corpus = load_corpus(task.corpus)
     raw = raw_folder(task.root, task.corpus)
-    rows = [look(raw, clip) for clip in corpus.clips(raw, task.split)]
+    refused: list[Scanned] = []
+
+    def refuse(reason: str, clip_id: str, detail: str) -> None:
+        refused.append(Scanned(clip=Clip(id=clip_id, audio=()), state=reason, detail=detail))
+
+    rows = unique([look(raw, clip) for clip in corpus.clips(raw, task.split, refuse)] + refused)
     write_manifest(manifest_path(task.root, task.corpus, task.split), rows)
     return ScanResult(
         clips=len(rows),
         missing=sum(row.state == "audio_missing" for row in rows),
+        refused=len(refused),
         seconds=sum(row.seconds for row in rows),
         bytes=sum(row.bytes for row in rows),
         published=corpus.split(task.split).clips,
     )
+
+
+def unique(rows: list[Scanned]) -> list[Scanned]:
+    """Keep the first of several rows with one id, and mark the others as refused."""
+    seen: set[str] = set()
+    kept = []
+    for row in rows:
+        if row.clip.id in seen:
+            row = msgspec.structs.replace(row, state="duplicate_id", detail="the corpus lists this id twice")
+        seen.add(row.clip.id)
+        kept.append(row)
+    return kept
 
 
 def look(raw: str, clip: Clip) -> Scanned:
@@ -60,7 +80,7 @@ def look(raw: str, clip: Clip) -> Scanned:
     paths = list(dict.fromkeys(ref.path for ref in clip.audio))
     sizes = [files.size(files.join(raw, path)) for path in paths]
     if not paths or None in sizes:
-        return Scanned(clip=clip, state="audio_missing")
+        return Scanned(clip=clip, state="audio_missing", detail="listed by the corpus, not among its files")
     lengths = {path: probe(files.join(raw, path), size or 0) for path, size in zip(paths, sizes, strict=True)}
     spans = [max(0.0, lengths[ref.path] - ref.start) if ref.seconds is None else ref.seconds for ref in clip.audio]
     seconds = max(spans) if clip.join == "mix" else sum(spans)

@@ -18,13 +18,13 @@ import io
 from collections.abc import Iterator
 
 from manifests import files
-from manifests.clips import AudioRef, Clip
+from manifests.clips import AudioRef, Clip, Refuse
 from manifests.errors import UserError
 
 COLUMNS = ["audiocap_id", "youtube_id", "start_time", "caption"]
 
 
-def clips(root: str, split: str) -> Iterator[Clip]:
+def clips(root: str, split: str, refuse: Refuse) -> Iterator[Clip]:
     """Yield one clip per (youtube_id, start_time) in the order of the csv, with all its captions.
 
     A clip without a file has no audio: videos vanish from YouTube every week, and the scan counts them.
@@ -34,7 +34,7 @@ def clips(root: str, split: str) -> Iterator[Clip]:
         raise UserError(f"audiocaps: there is no file {table!r}; it is dataset/{split}.csv of the published repository")
     folder = f"audio/{split}"
     found = {name.rsplit(".", 1)[0]: f"{folder}/{name}" for name in files.names(files.join(root, folder))}
-    for (video, start), captions in read_captions(table).items():
+    for (video, start), captions in read_captions(table, refuse).items():
         path = next((found[stem] for stem in (f"{video}_{start}", f"Y{video}", video) if stem in found), "")
         yield Clip(
             id=f"audiocaps/{video}_{start}",
@@ -44,7 +44,7 @@ def clips(root: str, split: str) -> Iterator[Clip]:
         )
 
 
-def read_captions(path: str) -> dict[tuple[str, int], list[str]]:
+def read_captions(path: str, refuse: Refuse) -> dict[tuple[str, int], list[str]]:
     """Map (youtube_id, start second) to its captions, in the order of the file."""
     rows = csv.DictReader(io.StringIO(files.read_text(path), newline=""))
     if rows.fieldnames != COLUMNS:
@@ -53,6 +53,8 @@ def read_captions(path: str) -> dict[tuple[str, int], list[str]]:
     for row in rows:
         if None in row or None in row.values() or not row["start_time"].isdecimal():
             told = ",".join(str(value) for value in row.values())
-            raise UserError(f"{path}, line {rows.line_num}: {told[:80]!r} is not {','.join(COLUMNS)}")
+            name = path.rsplit("/", 1)[-1]
+            refuse("malformed_row", f"audiocaps/{name}:{rows.line_num}", f"{told[:80]!r} is not {','.join(COLUMNS)}")
+            continue
         captions.setdefault((row["youtube_id"], int(row["start_time"])), []).append(row["caption"].strip())
     return captions

@@ -20,13 +20,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from manifests import files
-from manifests.clips import AudioRef, Clip
+from manifests.clips import AudioRef, Clip, Refuse
 from manifests.errors import UserError
 
 GENDERS = {"F": "female", "M": "male"}
 
 
-def clips(root: str, split: str) -> Iterator[Clip]:
+def clips(root: str, split: str, refuse: Refuse) -> Iterator[Clip]:
     """Yield every utterance of `split`, chapter by chapter; `root` holds the folder LibriSpeech, or is it."""
     inside = "LibriSpeech/" if files.is_folder(files.join(root, "LibriSpeech")) else ""
     top = files.join(root, inside) if inside else root
@@ -38,10 +38,13 @@ def clips(root: str, split: str) -> Iterator[Clip]:
     genders = read_genders(files.join(top, "SPEAKERS.TXT"))
     for transcript in files.walk(files.join(top, split), ".trans.txt"):
         chapter = transcript.rsplit("/", 1)[0]
-        for line in read_lines(files.join(top, split, transcript)):
+        for number, line in enumerate(read_lines(files.join(top, split, transcript)), start=1):
             if not line.strip():
                 continue
             name, _, text = line.strip().partition(" ")
+            if not text or name.count("-") != 2:
+                refuse("malformed_row", f"librispeech/{split}/{transcript}:{number}", f"{line[:60]!r} is not ID TEXT")
+                continue
             reader = name.split("-")[0]
             yield Clip(
                 id=f"librispeech/{name}",
