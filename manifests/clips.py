@@ -18,18 +18,22 @@ broken to have one, ``corpus/file:line``, and `detail` a few words for a person.
 
 
 class AudioRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A span of one audio file, as a corpus publishes it."""
+    """A span of one audio file, as a corpus publishes it; or speech to synthesize, where a corpus has only text."""
 
-    path: str
-    """Relative to the root folder of the corpus, with forward slashes."""
+    path: str = ""
+    """Relative to the root folder of the corpus, with forward slashes; empty for synthesized speech."""
     start: float = 0.0
     """Seconds from the beginning of the file."""
     seconds: float | None = None
-    """Length of the span in seconds; None means to the end of the file."""
+    """Length of the span in seconds, or less where the file ends before; None means to the end of the file."""
     channel: int | None = None
     """Which channel, counted from 0; None means the mean of all channels."""
     gain: float = 1.0
     """Linear factor applied to the samples."""
+    speech: str = ""
+    """The text to speak."""
+    voice: str = ""
+    """Who speaks it: a voice of shards/speech.py."""
 
 
 class Clip(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -66,3 +70,5 @@ class Instruction(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     prompt: str
     answers: tuple[str, ...]
+    slot: str = ""
+    """What fills the place held open in the task's prompts: a question, or the name of a slot."""

@@ -47,6 +47,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     language: str
     tasks: tuple[str, ...]
     splits: dict[str, Split]
+    spoken: bool = False
+    """Whether some of its audio is synthesized from text: then the voices' engine shapes the bytes too."""
     aliases: dict[str, tuple[str, ...]] = {}
     """Other names people use: ``train-960`` for three splits."""
 

@@ -10,9 +10,13 @@ import gzip
 import importlib.metadata
 import importlib.util
 import re
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "lexicons"
+LEXICONS = (("librispeech-g2p", ".txt.gz", "\0"), ("cmudict", ".dict.gz", "#"))
+"""Name, end of the file's name, and what begins a comment in it."""
 WORD = re.compile(r"[a-z']+")
 VARIANT = re.compile(r"\(\d+\)$")
 
@@ -26,33 +30,55 @@ ARPABET = {
 
 
 @functools.cache
-def lexicon() -> dict[str, tuple[str, ...]]:
-    """Map lower-case words to phones: LibriSpeech's lexicon over CMUdict, first pronunciation of each."""
-    words: dict[str, tuple[str, ...]] = {}
-    for name, comment in (("librispeech-g2p.txt.gz", "\0"), ("cmudict.dict.gz", "#")):
-        for line in gzip.decompress((FOLDER / name).read_bytes()).decode("utf-8").splitlines():
-            word, *phones = line.split(comment, 1)[0].split()
-            word = word.lower()
-            if not VARIANT.search(word):
-                words.setdefault(word, tuple(phone.rstrip("012") for phone in phones))
-    return words
+def lexicons() -> dict[str, dict[str, tuple[str, ...]]]:
+    """Map each lexicon, the first asked first, to its words in lower case with their first pronunciation."""
+    read: dict[str, dict[str, tuple[str, ...]]] = {}
+    for name, end, comment in LEXICONS:
+        words = read.setdefault(name, {})
+        for word, phones in read_lexicon(f"{name}{end}", comment):
+            words.setdefault(word, phones)
+    return read
+
+
+def read_lexicon(name: str, comment: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield word and phones from a file of lexicons/; a variant like ``read(2)`` is left out."""
+    for line in gzip.decompress((FOLDER / name).read_bytes()).decode("utf-8").splitlines():
+        word, *phones = line.split(comment, 1)[0].split()
+        if not VARIANT.search(word):
+            yield word.lower(), tuple(phone.rstrip("012") for phone in phones)
+
+
+def look_up(word: str) -> tuple[str, tuple[str, ...]]:
+    """Return where the pronunciation of a word comes from, and its phones; ``unknown`` and none if nowhere."""
+    for name, words in lexicons().items():
+        if word in words:
+            return name, words[word]
+    guessed = guess(word)
+    return ("gruut" if guessed else "unknown"), guessed
 
 
 def source() -> str:
     """Name the chain that `pronounce` uses on this machine: it belongs to what identifies a build."""
     gruut = importlib.util.find_spec("gruut") is not None
-    return "librispeech-g2p, cmudict" + (f", gruut {importlib.metadata.version('gruut')}" if gruut else "")
+    return ", ".join(name for name, _, _ in LEXICONS) + (
+        f", gruut {importlib.metadata.version('gruut')}" if gruut else ""
+    )
 
 
 def pronounce(text: str) -> tuple[str, ...] | None:
     """Return the phones of an English `text`, or None if some word has no pronunciation."""
     phones: list[str] = []
     for word in text.lower().split():
-        found = lexicon().get(word) or guess(word)
+        _, found = look_up(word)
         if not found:
             return None
         phones.extend(found)
     return tuple(phones)
+
+
+def word_sources(text: str) -> Counter[str]:
+    """Count where the pronunciations of the words of `text` come from; ``unknown`` are out of vocabulary."""
+    return Counter(look_up(word)[0] for word in text.lower().split())
 
 
 @functools.cache

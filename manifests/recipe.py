@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     splits: tuple[str, ...]
     weight: float | None = None
     """Share of the examples dealt, relative to the other rows. If no row has one, every example is dealt once."""
+    min_seconds: float = 0.0
+    max_seconds: float = math.inf
+    """Clips outside these lengths are not dealt for this row; they stay in the dataset for others."""
+    language: str = ""
+    """If set, only clips of this language (BCP 47) are dealt."""
     hours: float | None = None
     """How many hours of audio are meant to be there."""
     samples: int | None = None
@@ -44,6 +50,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     instruct: tuple[Row, ...] = ()
     activate: tuple[Row, ...] = ()
     evaluate: tuple[Row, ...] = ()
+    temperature: dict[str, float] = {}
+    """Stage to exponent: rows without weights are dealt in proportion to their examples to this power; 1 is by size."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -68,8 +76,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def digest(self, stage: str) -> str:
         """Return what identifies the mixture of one stage: sha256 of its tasks, splits and weights, without targets."""
-        rows = [(row.task, row.corpus, row.splits, row.weight) for row in self.stage(stage)]
-        return hashlib.sha256(msgspec.json.encode(rows)).hexdigest()
+        rows = [
+            (row.task, row.corpus, row.splits, row.weight, row.min_seconds, repr(row.max_seconds), row.language)
+            for row in self.stage(stage)
+        ]
+        return hashlib.sha256(msgspec.json.encode((rows, self.temperature.get(stage, 1.0)))).hexdigest()
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -88,7 +99,10 @@ def load_recipe(name: str | Path) -> Recipe:
     if not recipe.stages:
         raise UserError(f"{path}: no stage has a row; write at least one [[instruct]] table")
     for stage in recipe.stages:
-        check_stage(recipe.stage(stage), where=f"{path}: stage {stage!r}")
+        rows = expanded(recipe.stage(stage), where=f"{path}: stage {stage!r}")
+        check_stage(rows, where=f"{path}: stage {stage!r}")
+        recipe = msgspec.structs.replace(recipe, **{stage: rows})
+    check_temperature(recipe, where=str(path))
     for row in recipe.evaluate:
         if row.weight is not None:
             raise UserError(
@@ -97,15 +111,40 @@ def load_recipe(name: str | Path) -> Recipe:
     return recipe
 
 
+def expanded(rows: tuple[Row, ...], *, where: str) -> tuple[Row, ...]:
+    """Return rows with the splits that an alias stands for; UserError for a corpus or split that does not exist."""
+    try:
+        return tuple(
+            msgspec.structs.replace(
+                row, splits=tuple(split for name in row.splits for split in load_corpus(row.corpus).expand(name))
+            )
+            for row in rows
+        )
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def check_temperature(recipe: Recipe, *, where: str) -> None:
+    """Raise UserError for a temperature of a stage that has weights, or does not exist, or is out of range."""
+    for stage, power in recipe.temperature.items():
+        rows = recipe.stage(stage)
+        if rows[0].weight is not None or stage == "evaluate":
+            raise UserError(f"{where}: stage {stage!r} has a temperature and may not; drop its weights, or that")
+        if not 0 <= power <= 1:
+            raise UserError(
+                f"{where}: the temperature of {stage!r} is {power}; it must be from 0 (even) to 1 (by size)"
+            )
+
+
 def check_stage(rows: tuple[Row, ...], *, where: str) -> None:
     """Raise UserError for a row that names what does not exist or cannot be."""
     for row in rows:
         try:
             task, corpus = find_task(row.task), load_corpus(row.corpus)
-            for split in row.splits:
-                corpus.split(split)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
+        if not 0 <= row.min_seconds < row.max_seconds:
+            raise UserError(f"{where}: {row.name} takes clips of {row.min_seconds} to {row.max_seconds} s; none is")
         if not row.splits:
             raise UserError(f"{where}: {row.name} has no splits; {corpus.name} has {', '.join(corpus.splits)}")
         if task.name not in corpus.facts.tasks:

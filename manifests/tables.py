@@ -23,6 +23,8 @@ SPAN = pa.struct(
         pa.field("seconds", pa.float64()),
         pa.field("channel", pa.int32()),
         pa.field("gain", pa.float64(), nullable=False),
+        pa.field("speech", pa.string(), nullable=False),
+        pa.field("voice", pa.string(), nullable=False),
     ]
 )
 PAIR = pa.struct([pa.field("question", pa.string()), pa.field("answer", pa.string())])

@@ -6,7 +6,11 @@ SALMONN's released annotations hold LibriSpeech text as ``Chapter one missus rac
 
 from __future__ import annotations
 
+import re
 import unicodedata
+
+TAG = re.compile(r"<[A-Z]+>")
+"""What GigaSpeech writes for punctuation: ``FOUR O'CLOCK <COMMA> SAID WILLIAMS <PERIOD>``."""
 
 
 def spoken(sign: str) -> bool:
@@ -19,6 +23,7 @@ def sentence_case(text: str) -> str:
 
     Apostrophes belong to words ("don't", "'tis", "boys'"); one that stands alone is punctuation.
     """
+    text = TAG.sub(" ", text)
     # Lower case can undo the composition of a letter with its marks, hence the second time.
     text = unicodedata.normalize("NFC", text).replace("\u2019", "'").lower()
     text = "".join(sign if spoken(sign) else " " for sign in unicodedata.normalize("NFC", text))

@@ -13,7 +13,7 @@ from pipelines.build import build as run_build
 from pipelines.build import scan_all
 from pipelines.executor import Executor
 from pipelines.layout import BYTES_PER_SECOND
-from pipelines.scan import manifest_path
+from pipelines.scan import manifest_path, raw_folder
 from pipelines.verify import verify as run_verify
 from shards.index import Dataset, Source
 
@@ -21,41 +21,56 @@ CPU_SECONDS = {"copy": 0.95, "transcode": 1.5}
 """Per hour of audio: checking a FLAC that is copied, and decoding and encoding one that is not (benchmarks)."""
 
 
-def scan(sources: list[str], root: str, workers: int | None = None, address: str = "local") -> None:
-    """Scan splits and print what was found beside what is published."""
-    wanted = [(corpus.name, split) for corpus, splits in map(parse_source, sources) for split in splits]
-    whole = {corpus.name for corpus, splits in map(parse_source, sources) if len(splits) > 1}
-    # A corpus named without a split means the splits that are there.
-    wanted = [(c, s) for c, s in dict.fromkeys(wanted) if c not in whole or readable(root, c, s)]
+def scan(
+    sources: list[str], root: str, workers: int | None = None, address: str = "local", min_coverage: float = 0.0
+) -> None:
+    """Scan splits and print what was found beside what is published; Failed below `min_coverage` of a split."""
+    if not 0 <= min_coverage <= 1:
+        raise UserError(f"--min-coverage is {min_coverage}; it is a share of the published clips, from 0 to 1")
+    named = list(
+        dict.fromkeys((corpus.name, split) for corpus, splits in map(parse_source, sources) for split in splits)
+    )
+    # A corpus named without a split means those of its splits that are there; a split named is demanded.
+    whole = {source for source in sources if ":" not in source}
+    wanted = [(c, s) for c, s in named if c not in whole or readable(root, c, s)]
     for corpus in whole - {c for c, _ in wanted}:
-        next(load_corpus(corpus).clips(files.join(root, "raw", corpus), load_corpus(corpus).splits[0]), None)
+        first_clip(root, corpus, load_corpus(corpus).splits[0])
     begin = time.perf_counter()
     with Executor(workers, address) as executor, Bars() as bars:
         results = scan_all(wanted, root, executor, bars)
-    made = table(
-        f"Scanned in {time.perf_counter() - begin:.1f} s",
-        *("split", "clips", "published", "without audio", "length", "bytes"),
-        right=("clips", "published", "without audio", "length", "bytes"),
-    )
+    numbers = ("clips", "published", "coverage", "without audio", "passed over", "length", "bytes")
+    made = table(f"Scanned in {time.perf_counter() - begin:.1f} s", "split", *numbers, "why", right=numbers)
     for (corpus, split), result in results.items():
         made.add_row(
             f"{corpus}:{split}",
             f"{result.clips:,}",
             f"{result.published:,}",
+            f"{result.coverage:.1%}",
             f"{result.missing:,}",
+            f"{sum(result.refused.values()):,}",
             hours(result.seconds),
             size(result.bytes),
+            ", ".join(f"{reason} {count:,}" for reason, count in result.refused.items()),
         )
     console.print(made)
-    short = [f"{c}:{s}" for (c, s), result in results.items() if result.clips < result.published]
+    for (corpus, split), result in results.items():
+        if result.absent:
+            more = f" and {result.missing - len(result.absent):,} more" if result.missing > len(result.absent) else ""
+            console.print(f"[dim]{corpus}:{split} lacks the audio of {', '.join(result.absent)}{more}[/]")
+    short = [f"{c}:{s} {result.coverage:.1%}" for (c, s), result in results.items() if result.coverage < min_coverage]
     if short:
-        console.print(f"[dim]fewer clips than published: {', '.join(short)}[/]")
+        raise Failed(f"below --min-coverage {min_coverage:.1%}: {', '.join(short)}; fetch what is missing, or lower it")
+
+
+def first_clip(root: str, corpus: str, split: str) -> None:
+    """Read the first clip of a split: UserError if its files are not as published."""
+    next(load_corpus(corpus).clips(raw_folder(root, corpus), split, lambda *_: None), None)
 
 
 def readable(root: str, corpus: str, split: str) -> bool:
     """Whether the published files of a split are there."""
     try:
-        next(load_corpus(corpus).clips(files.join(root, "raw", corpus), split, lambda *_: None), None)
+        first_clip(root, corpus, split)
     except UserError:
         return False
     return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 import pyarrow as pa
 
@@ -75,6 +77,7 @@ def gather(source: SourcePlan, out: str, tasks: list[ShardTask], commits: dict[s
         excluded=sum(len(commit.refusals) - commit.quarantined for commit in mine),
         reasons=reasons,
         skipped=skipped,
+        phones=dict(sorted(sum((Counter(commit.phones) for commit in mine), Counter[str]()).items())),
         seconds=sum(commit.seconds for commit in mine),
         license=corpus.facts.license,
         published_clips=corpus.split(source.split).clips,

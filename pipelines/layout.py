@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from manifests import Recipe, UserError, files
+from manifests import Recipe, UserError, files, load_corpus
 from manifests.phones import source as phone_source
 from manifests.tables import FORMAT as MANIFEST_FORMAT
 from manifests.tables import read_table
@@ -83,9 +83,14 @@ class ShardTask(msgspec.Struct, frozen=True, kw_only=True):
         return f"build/commits/{self.corpus}/{self.split}-{self.shard.number:06d}.parquet"
 
 
-def tools() -> dict[str, str]:
-    """Name the libraries and settings that shape the bytes."""
-    return versions() | {"flac_level": f"{LEVEL * 8:.0f}", "phones": phone_source()}
+def tools(corpora: Iterable[str]) -> dict[str, str]:
+    """Name the libraries and settings that shape the bytes of a dataset of these corpora."""
+    made = versions() | {"flac_level": f"{LEVEL * 8:.0f}", "phones": phone_source()}
+    if any(load_corpus(name).facts.spoken for name in corpora):
+        from shards.speech import engine_versions
+
+        made |= engine_versions()
+    return made
 
 
 def make_plan(recipe: Recipe, root: str, shard_bytes: int = SHARD_BYTES) -> Plan:
@@ -100,7 +105,7 @@ def make_plan(recipe: Recipe, root: str, shard_bytes: int = SHARD_BYTES) -> Plan
         recipe=recipe.name,
         title=recipe.title,
         shard_bytes=shard_bytes,
-        tools=tools(),
+        tools=tools({corpus for corpus, _ in recipe.sources()}),
         sources=tuple(sources),
     )
 

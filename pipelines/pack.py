@@ -6,12 +6,16 @@ Tasks may run twice, even at once: the same clips give the same bytes, and both 
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 import pyarrow as pa
 
 from manifests import TASKS, Clip, Instruction, files
 from manifests.tables import Scanned, read_manifest, read_table, write_table
+from manifests.phones import word_sources
 from manifests.tasks import NoAnswer, instruct
+from manifests.text import sentence_case
 from pipelines.layout import ShardTask
 from pipelines.scan import manifest_path, raw_folder
 from shards.audio import Refused
@@ -45,11 +49,18 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """None if nothing of it could be packed: then there is no tar."""
     refusals: tuple[Refusal, ...]
     skipped: dict[str, dict[str, int]]
+    phones: dict[str, int]
+    """Where the pronunciations of the words came from, if phones were asked for."""
 
     @property
     def quarantined(self) -> int:
         """How many clips had bad audio."""
         return sum(refusal.verdict == "quarantined" for refusal in self.refusals)
+
+
+def sources_of(clip: Clip) -> list[str]:
+    """Name what a clip's audio is made of: files of the corpus, and voices."""
+    return list(dict.fromkeys(f"speech:{ref.voice}" if ref.speech else ref.path for ref in clip.audio))
 
 
 class Tally:
@@ -58,10 +69,11 @@ class Tally:
     def __init__(self) -> None:
         self.refusals: list[Refusal] = []
         self.skipped: dict[str, dict[str, int]] = {}
+        self.phones: Counter[str] = Counter()
 
     def refuse(self, scanned: Scanned, verdict: str, reason: str, detail: str) -> None:
         """Note a clip that is not packed."""
-        paths = " ".join(dict.fromkeys(ref.path for ref in scanned.clip.audio))
+        paths = " ".join(sources_of(scanned.clip))
         self.refusals.append(
             Refusal(
                 id=scanned.clip.id, verdict=verdict, reason=reason, detail=detail, source=paths, bytes=scanned.bytes
@@ -91,6 +103,7 @@ def pack(task: ShardTask) -> Commit:
         seconds=sum(row["samples"] for row in writer.rows) / RATE,
         shard=writer.proof() if packed else None,
         refusals=tuple(tally.refusals),
+        phones=dict(sorted(tally.phones.items())),
         skipped={name: dict(sorted(reasons.items())) for name, reasons in sorted(tally.skipped.items())},
     )
     write_commit(files.join(task.dataset, task.commit), commit, writer.table())
@@ -124,12 +137,14 @@ def pack_clip(task: ShardTask, scanned: Scanned, writer: ShardWriter, tally: Tal
         license=clip.license,
         instructions=instructions,
     )
-    writer.add(sample, stored, list(dict.fromkeys(ref.path for ref in clip.audio)), scanned.bytes)
+    writer.add(sample, stored, sources_of(clip), scanned.bytes)
 
 
 def instructions_of(tasks: tuple[str, ...], clip: Clip, key: str, tally: Tally) -> tuple[Instruction, ...]:
     """Return what all tasks ask of a clip."""
     instructions: list[Instruction] = []
+    if "phone_recognition" in tasks:
+        tally.phones += word_sources(sentence_case(clip.text))
     for name in tasks:
         try:
             instructions.extend(instruct(TASKS[name], clip, key))

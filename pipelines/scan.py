@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
-from manifests import Clip, files, load_corpus
+from manifests import AudioRef, Clip, files, load_corpus
 from manifests.tables import Scanned, write_manifest
 from shards.audio import probe
+
+SHOWN = 5
+"""How many clips without audio a scan names."""
+SPOKEN = 15.0
+"""Characters that a synthesized voice speaks in a second, about."""
 
 
 class ScanTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,13 +30,21 @@ class ScanResult(msgspec.Struct, frozen=True, kw_only=True):
     clips: int
     missing: int
     """Clips that the corpus lists and whose audio is not there."""
-    refused: int
-    """Rows that the reader passed over, each with a reason."""
+    refused: dict[str, int]
+    """Rows that the reader passed over: reason to count."""
+    absent: tuple[str, ...]
+    """The first few clips without audio."""
     seconds: float
     """By the headers of the files: an estimate."""
     bytes: int
     published: int
     """How many clips the corpus says the split has."""
+
+    @property
+    def coverage(self) -> float:
+        """Share of the published clips whose audio is here."""
+        usable = self.clips - self.missing - sum(self.refused.values())
+        return usable / self.published if self.published else 1.0
 
 
 def raw_folder(root: str, corpus: str) -> str:
@@ -56,7 +71,8 @@ def scan(task: ScanTask) -> ScanResult:
     return ScanResult(
         clips=len(rows),
         missing=sum(row.state == "audio_missing" for row in rows),
-        refused=len(refused),
+        refused=dict(sorted(Counter(row.state for row in rows if row.state not in ("ok", "audio_missing")).items())),
+        absent=tuple(row.clip.id for row in rows if row.state == "audio_missing")[:SHOWN],
         seconds=sum(row.seconds for row in rows),
         bytes=sum(row.bytes for row in rows),
         published=corpus.split(task.split).clips,
@@ -77,11 +93,19 @@ def unique(rows: list[Scanned]) -> list[Scanned]:
 
 def look(raw: str, clip: Clip) -> Scanned:
     """Return what can be seen of a clip's audio without decoding it."""
-    paths = list(dict.fromkeys(ref.path for ref in clip.audio))
+    paths = list(dict.fromkeys(ref.path for ref in clip.audio if not ref.speech))
     sizes = [files.size(files.join(raw, path)) for path in paths]
-    if not paths or None in sizes:
+    if not clip.audio or None in sizes:
         return Scanned(clip=clip, state="audio_missing", detail="listed by the corpus, not among its files")
     lengths = {path: probe(files.join(raw, path), size or 0) for path, size in zip(paths, sizes, strict=True)}
-    spans = [max(0.0, lengths[ref.path] - ref.start) if ref.seconds is None else ref.seconds for ref in clip.audio]
+    spans = [span(ref, lengths) for ref in clip.audio]
     seconds = max(spans) if clip.join == "mix" else sum(spans)
     return Scanned(clip=clip, bytes=sum(size or 0 for size in sizes), seconds=round(seconds, 6))
+
+
+def span(ref: AudioRef, lengths: dict[str, float]) -> float:
+    """Return how many seconds a reference is long, by the header of its file or the length of its text."""
+    if ref.speech:
+        return len(ref.speech) / SPOKEN
+    rest = max(0.0, lengths[ref.path] - ref.start)
+    return rest if ref.seconds is None else min(ref.seconds, rest)

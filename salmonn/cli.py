@@ -72,11 +72,14 @@ def scan(
     root: Root = "data",
     workers: Workers = None,
     address: Address = "local",
+    min_coverage: Annotated[
+        float, typer.Option(help="Share of a split's published clips to demand (exit code 1).")
+    ] = 0.0,
 ) -> None:
     """Read corpora as published and write their manifests; compares what is found with what is published."""
     from pipelines import commands as building
 
-    building.scan(sources, root, workers, address)
+    building.scan(sources, root, workers, address, min_coverage)
 
 
 @app.command()

@@ -122,7 +122,10 @@ def span_of(sound: Any, ref: AudioRef) -> int | None:
         )
     if first:
         sound.seek(first)
-    return None if ref.seconds is None else round(ref.seconds * sound.samplerate)
+    if ref.seconds is None:
+        return None
+    rest = sound.frames - first if sound.frames != UNKNOWN else UNKNOWN
+    return int(min(round(ref.seconds * sound.samplerate), rest))
 
 
 def mono(block: Wave, ref: AudioRef) -> Wave:
@@ -161,6 +164,12 @@ def decode(data: bytes, ref: AudioRef) -> tuple[Wave, int]:
     if not len(wave):
         raise Refused("no_samples", ref.path)
     return wave, rate
+
+
+def resample(wave: Wave, rate: int) -> Wave:
+    """Return a whole wave at 16 kHz, by soxr at its high quality."""
+    resampled: Wave = wave if rate == RATE else soxr.resample(wave, rate, RATE, quality="HQ")
+    return resampled
 
 
 def to_pcm(wave: Wave) -> PCM:

@@ -92,6 +92,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """How many clips were refused, for each reason."""
     skipped: dict[str, dict[str, int]]
     """How many packed clips a task could ask nothing of: task, reason, clips."""
+    phones: dict[str, int] = {}
+    """Where the pronunciations of its words come from; ``unknown`` is out of vocabulary."""
     seconds: float
     license: str
     published_clips: int

@@ -75,7 +75,7 @@ class Order:
         rows = recipe.stage(stage)
         self.seed, self.budget = seed, budget
         sources = sorted({(row.corpus, split) for row in rows for split in row.splits})
-        columns = ["tasks", "seconds"]
+        columns = ["tasks", "seconds", "language"]
         tables = {source: dataset.table(*source, columns) for source in sources}
         firsts = dict(
             zip(sources, np.cumsum([0] + [tables[source].num_rows for source in sources]).tolist(), strict=False)
@@ -90,10 +90,11 @@ class Order:
                     f"the dataset has no example for {queue.row.name} ({splits}); build it, or drop the row"
                 )
         counts = np.array([len(queue.sample) for queue in self.queues], np.float64)
-        weights = np.array([queue.row.weight or 0 for queue in self.queues]) if rows[0].weight is not None else counts
+        power = recipe.temperature.get(stage, 1.0)
+        self.whole = rows[0].weight is None and power == 1.0
+        weights = counts**power if rows[0].weight is None else np.array([queue.row.weight for queue in self.queues])
         self.shares = weights / weights.sum()
         self.examples = int(counts.sum())
-        self.whole = rows[0].weight is None
 
     @property
     def digest(self) -> str:
@@ -168,6 +169,10 @@ def make_queue(row: Row, tables: dict[tuple[str, str], pa.Table], firsts: dict[t
         parents = pc.list_parent_indices(tasks).to_numpy()
         places = np.arange(len(parents)) - tasks.offsets.to_numpy()[:-1][parents] + tasks.offsets[0].as_py()
         chosen = pc.equal(tasks.flatten(), row.task).to_numpy(zero_copy_only=False)
+        length = table["seconds"].to_numpy()[parents]
+        chosen &= (length >= row.min_seconds) & (length <= row.max_seconds)
+        if row.language:
+            chosen &= pc.equal(table["language"], row.language).to_numpy()[parents]
         samples.append(parents[chosen] + firsts[row.corpus, split])
         instructions.append(places[chosen])
         seconds.append(table["seconds"].to_numpy()[parents[chosen]])

@@ -5,6 +5,7 @@ A whole file that already conforms is copied byte for byte; everything else is d
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from manifests import AudioRef, files
 from manifests.clips import Join
-from shards.audio import Refused, Wave, blocks, decode, encode, open_sound, pcm_md5, to_pcm
+from shards.audio import Refused, Wave, blocks, decode, encode, open_sound, pcm_md5, resample, to_pcm
 from shards.flac import StreamInfo, conforms, flac_info
 
 SILENCE = 1600
@@ -36,30 +37,30 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 def store(root: str, audio: tuple[AudioRef, ...], join: Join = "single") -> Stored:
     """Bring a clip's audio, as its references below `root` describe it, to the stored form; Refused if it cannot be."""
     assert audio and (len(audio) == 1 or join != "single"), (audio, join)
-    sources: dict[str, bytes] = {}
-    for ref in audio:
-        if ref.path not in sources:
-            sources[ref.path] = read_source(root, ref.path)
     first = audio[0]
-    whole = len(audio) == 1 and first.start == 0 and first.seconds is None
-    data = sources[first.path]
+    whole = len(audio) == 1 and first.start == 0 and first.seconds is None and not first.speech
     if whole and first.channel in (None, 0) and first.gain == 1.0:
+        data = read_source(root, first.path)
         info = flac_info(data)
         if info is not None and conforms(info):
             return copied(data, info, first.path)
-    decoded = [decode(sources[ref.path], ref) for ref in audio]
-    pcm = to_pcm(joined([wave for wave, _ in decoded], join))
+    waves = [spoken(ref) if ref.speech else decode(read_source(root, ref.path), ref) for ref in audio]
+    pcm = to_pcm(joined([wave for wave, _ in waves], join))
     return Stored(
         flac=encode(pcm),
         samples=len(pcm),
         pcm_md5=pcm_md5(pcm),
         action="transcode" if whole else "render",
-        source_rate=decoded[0][1],
+        source_rate=waves[0][1],
     )
 
 
+@functools.lru_cache(maxsize=4)
 def read_source(root: str, path: str) -> bytes:
-    """Return the bytes of one source file; Refused if it is gone or empty."""
+    """Return the bytes of one source file; Refused if it is gone or empty.
+
+    The last few are kept: the segments of a long recording follow each other, and a pair may be of one file.
+    """
     try:
         data = files.read_bytes(files.join(root, path))
     except FileNotFoundError:
@@ -67,6 +68,15 @@ def read_source(root: str, path: str) -> bytes:
     if not data:
         raise Refused("zero_length", path)
     return data
+
+
+def spoken(ref: AudioRef) -> tuple[Wave, int]:
+    """Return the speech of a reference as float32 [samples] at 16 kHz, and the rate it was synthesized at."""
+    from shards.speech import synthesize
+
+    pcm, rate = synthesize(ref.speech, ref.voice)
+    wave = resample(pcm.astype(np.float32) / np.float32(32768), rate)
+    return wave * np.float32(ref.gain), rate
 
 
 def copied(data: bytes, info: StreamInfo, name: str) -> Stored:

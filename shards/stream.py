@@ -272,9 +272,7 @@ class Stream:
             corpus=corpus,
             split=split,
             task=asked.task,
-            prompt=asked.prompt
-            if self.prompts == "stored"
-            else draw.choice(TASKS[asked.task].prompts, "prompt", *names),
+            prompt=asked.prompt if self.prompts == "stored" else TASKS[asked.task].prompt(asked.slot, "prompt", *names),
             answer=draw.choice(asked.answers, "answer", *names),
             answers=asked.answers,
             audio=kept.astype(np.float32) / np.float32(32768),

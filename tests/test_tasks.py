@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests import TASKS, AudioRef, Clip, UserError, draw, load_corpus
-from manifests.phones import FOLDER, lexicon, pronounce
+from manifests.phones import FOLDER, lexicons, pronounce, word_sources
 from manifests.tasks import NoAnswer, find_task, instruct
 from manifests.text import sentence_case
 
@@ -24,6 +24,19 @@ CMUDICT_39 = set(
 
 def clip(**facts: object) -> Clip:
     return Clip(id="any/thing", audio=(AudioRef(path="a.wav"),), **facts)  # type: ignore[arg-type]
+
+
+SLOTTED = {"speech_qa", "audio_qa", "music_qa", "slot_filling"}
+FULL_STOPS = "\u3002\uff1f"
+ANY = clip(
+    text="YES\nNO",
+    gender="male",
+    captions=("A dog barks",),
+    translations={"zh-CN": "x", "de": "x", "ja": "x"},
+    labels={"emotion": "sad", "same_speaker": "yes", "keywords": "a; b", "story": "Once upon a time."},
+    questions=(("Who speaks?", "A man"), ("", "Rain")),
+)
+"""A clip of which every task can ask something."""
 
 
 def answers(task: str, of: Clip) -> tuple[str, ...]:
@@ -48,18 +61,20 @@ def librispeech(corpora: Path) -> dict[str, Clip]:
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_has_ten_prompts_or_more_and_all_are_sentences_of_their_own(task: str) -> None:
     prompts = TASKS[task].prompts
-    assert len(prompts) >= 10
+    assert len(prompts) >= 12
     assert len({prompt.lower() for prompt in prompts}) == len(prompts)
     for prompt in prompts:
-        assert prompt.isascii()
+        assert prompt.isascii() or task == "translation_en_zh"
         assert prompt == prompt.strip()
-        assert prompt[-1] in ".?!"
-        # no slot that nobody filled, and no place for the audio: the model's template has that
-        assert not re.search(r"[{}<>%\[\]$]", prompt)
+        # one place for the question where the task has one, none for the audio: the model's template has that
+        assert prompt.count("{}") == (task in SLOTTED)
+        bare = prompt.replace("{}", "")
+        assert not bare or bare.rstrip()[-1] in ".?!:," + FULL_STOPS
+        assert not re.search(r"[{}<>%\[\]$]", bare)
 
 
 def test_no_two_tasks_share_a_prompt() -> None:
-    prompts = [prompt.lower() for task in TASKS.values() for prompt in task.prompts]
+    prompts = [prompt.lower() for task in TASKS.values() if task.name not in SLOTTED for prompt in task.prompts]
     assert len(set(prompts)) == len(prompts)
 
 
@@ -70,11 +85,12 @@ def test_every_file_of_prompts_has_its_task() -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_prompts_are_drawn_by_key_alone_and_about_equally_often(task: str) -> None:
-    of = clip(text="YES", gender="male", captions=("A dog barks",))
+    of = ANY
     drawn = [instruct(TASKS[task], of, f"key_{number}")[0].prompt for number in range(2400)]
     assert drawn == [instruct(TASKS[task], of, f"key_{number}")[0].prompt for number in range(2400)]
     counts = collections.Counter(drawn)
-    assert counts.keys() == set(TASKS[task].prompts)
+    question = next((q for q, _ in ANY.questions if q), "")
+    assert counts.keys() == {prompt.replace("{}", question) for prompt in TASKS[task].prompts}
     expected = len(drawn) / len(counts)
     chi_squared = sum((count - expected) ** 2 / expected for count in counts.values())
     assert chi_squared < 40, "not one in ten thousand uniform draws of twelve is so uneven"
@@ -177,8 +193,10 @@ def test_an_unknown_task_names_the_nearest() -> None:
 
 
 def test_all_phones_of_the_lexicon_are_the_39() -> None:
-    assert {phone for phones in lexicon().values() for phone in phones} == CMUDICT_39
-    assert all(lexicon().values())
+    for words in lexicons().values():
+        assert {phone for phones in words.values() for phone in phones} <= CMUDICT_39
+        assert all(words.values())
+    assert {phone for phones in lexicons()["cmudict"].values() for phone in phones} == CMUDICT_39
 
 
 def test_every_word_of_the_miniature_is_pronounced(librispeech: dict[str, Clip]) -> None:
@@ -201,9 +219,8 @@ def test_cmudict_is_read_as_an_independent_parser_reads_it() -> None:
         if not match["variant"]:
             told[match["word"]] = tuple(re.sub(r"\d", "", match["phones"]).split())
     assert len(told) > 120_000
-    assert {word: lexicon()[word] for word in told.keys() - corpus_words} == {
-        word: told[word] for word in told.keys() - corpus_words
-    }
+    assert lexicons()["cmudict"] == told
+    assert set(lexicons()["librispeech-g2p"]) == corpus_words
 
 
 def test_the_lexicon_of_the_corpus_goes_before_cmudict() -> None:
@@ -215,7 +232,7 @@ def test_the_lexicon_of_the_corpus_goes_before_cmudict() -> None:
 
 def test_a_word_of_no_lexicon_is_guessed_with_phones_of_the_39() -> None:
     pytest.importorskip("gruut")
-    assert "blorfinate" not in lexicon()
+    assert word_sources("the blorfinate 1999") == {"cmudict": 1, "gruut": 1, "unknown": 1}
     phones = pronounce("blorfinate")
     assert phones
     assert set(phones) <= CMUDICT_39
@@ -277,3 +294,44 @@ def test_sentence_case_by_example(text: str, form: str) -> None:
 def test_marks_belong_to_their_letters(text: str) -> None:
     kept = unicodedata.normalize("NFC", text)
     assert sentence_case(text).lower() == kept
+
+
+# -- the other tasks, on clips made for them
+
+
+def test_labels_are_answered_in_the_words_of_the_released_annotations() -> None:
+    assert answers("emotion_recognition", clip(labels={"emotion": "angry"})) == ("Angry",)
+    assert answers("speaker_verification", clip(labels={"same_speaker": "no"})) == ("No",)
+    for task, wrong in (("emotion_recognition", {"emotion": "surprised"}), ("speaker_verification", {})):
+        with pytest.raises(NoAnswer):
+            instruct(TASKS[task], clip(labels=wrong), "k")
+
+
+def test_overlapped_speech_is_a_sentence_for_each_speaker_in_order() -> None:
+    two = clip(text="HE COULD WAIT NO LONGER\nYOU DON'T MEAN THAT")
+    assert answers("overlapped_speech_recognition", two) == ("He could wait no longer. You don't mean that.",)
+    with pytest.raises(NoAnswer, match="no_second_speaker"):
+        instruct(TASKS["overlapped_speech_recognition"], clip(text="ALONE"), "k")
+
+
+def test_each_question_is_an_instruction_and_its_several_answers_are_all_right() -> None:
+    asked = clip(questions=(("Who?", "Tom"), ("Where?", "Here"), ("Who?", "Thomas"), ("", "spoken")))
+    made = instruct(TASKS["speech_qa"], asked, "k")
+    assert [(one.slot, one.answers) for one in made] == [("Who?", ("Tom", "Thomas")), ("Where?", ("Here",))]
+    assert all(one.slot in one.prompt for one in made)
+    assert answers("spoken_query_qa", asked) == ("spoken",)
+
+
+def test_tags_of_gigaspeech_are_not_spoken() -> None:
+    text = "FOUR O'CLOCK TOMORROW AFTERNOON <COMMA> SAID WILLIAMS <PERIOD>"
+    assert answers("asr", clip(text=text)) == ("Four o'clock tomorrow afternoon said williams",)
+
+
+def test_translations_are_answered_as_published() -> None:
+    assert answers("translation_en_zh", clip(translations={"zh-CN": "\u4f60\u597d\u3002"})) == ("\u4f60\u597d\u3002",)
+    with pytest.raises(NoAnswer, match="no_translation"):
+        instruct(TASKS["translation_en_de"], clip(translations={"ja": "x"}), "k")
+
+
+def test_keywords_are_one_answer() -> None:
+    assert answers("keyword_extraction", clip(labels={"keywords": "neural nets; ears"})) == ("neural nets, ears",)

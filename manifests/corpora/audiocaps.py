@@ -1,27 +1,33 @@
-"""AudioCaps v1 (https://github.com/cdjkim/audiocaps): captions of ten-second AudioSet clips.
+"""AudioCaps v1 and v2.0 (https://github.com/cdjkim/audiocaps): captions of ten-second AudioSet clips.
 
-The captions as published, and audio that the user brings, since none is published::
+The captions as published, and audio that the user brings, since none is published. Both versions caption the same
+videos, so the splits train, val, test and train-v2, val-v2, test-v2 look for audio in the same three folders::
 
-    dataset/test.csv                                  dataset/ of the repository
+    dataset/test.csv                                  v1, as in the repository
+    dataset2.0/test.csv                               v2.0
     audio/test/7fmOlUlwoNg_20.flac                    any container; or Y<youtube_id>.*, or <youtube_id>.*
 
-One row; train has one caption a clip, val and test have five rows a clip::
+One row; train has one caption a clip, val and test have five rows a clip, in v2.0 not side by side::
 
     audiocap_id,youtube_id,start_time,caption
     103549,7fmOlUlwoNg,20,Constant rattling noise and sharp vibrations
+
+A clip is (youtube_id, start_time), start_time in whole seconds. A youtube_id may begin with a hyphen. The ids of v2.0
+begin with ``audiocaps/v2/``: both versions fit into one dataset.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections.abc import Iterator
 
 from manifests import files
 from manifests.clips import AudioRef, Clip, Refuse
 from manifests.errors import UserError
+from manifests.sheets import read_rows
 
 COLUMNS = ["audiocap_id", "youtube_id", "start_time", "caption"]
+SECOND = re.compile(r"[0-9]{1,6}")
 
 
 def clips(root: str, split: str, refuse: Refuse) -> Iterator[Clip]:
@@ -29,32 +35,30 @@ def clips(root: str, split: str, refuse: Refuse) -> Iterator[Clip]:
 
     A clip without a file has no audio: videos vanish from YouTube every week, and the scan counts them.
     """
-    table = files.join(root, "dataset", f"{split}.csv")
-    if not files.exists(table):
-        raise UserError(f"audiocaps: there is no file {table!r}; it is dataset/{split}.csv of the published repository")
-    folder = f"audio/{split}"
+    part, _, version = split.partition("-")
+    table, prefix = (f"dataset2.0/{part}.csv", "audiocaps/v2") if version else (f"dataset/{part}.csv", "audiocaps")
+    if not files.exists(files.join(root, table)):
+        raise UserError(
+            f"audiocaps: there is no file {files.join(root, table)!r}; it is {table} of the published repository"
+        )
+    folder = f"audio/{part}"
     found = {name.rsplit(".", 1)[0]: f"{folder}/{name}" for name in files.names(files.join(root, folder))}
-    for (video, start), captions in read_captions(table, refuse).items():
+    for (video, start), captions in read_captions(files.join(root, table), f"audiocaps/{table}", refuse).items():
         path = next((found[stem] for stem in (f"{video}_{start}", f"Y{video}", video) if stem in found), "")
         yield Clip(
-            id=f"audiocaps/{video}_{start}",
+            id=f"{prefix}/{video}_{start}",
             audio=(AudioRef(path=path),) if path else (),
             captions=tuple(captions),
             license="MIT",
         )
 
 
-def read_captions(path: str, refuse: Refuse) -> dict[tuple[str, int], list[str]]:
+def read_captions(path: str, label: str, refuse: Refuse) -> dict[tuple[str, int], list[str]]:
     """Map (youtube_id, start second) to its captions, in the order of the file."""
-    rows = csv.DictReader(io.StringIO(files.read_text(path), newline=""))
-    if rows.fieldnames != COLUMNS:
-        raise UserError(f"{path}: the columns are {rows.fieldnames}, but AudioCaps has {COLUMNS}")
     captions: dict[tuple[str, int], list[str]] = {}
-    for row in rows:
-        if None in row or None in row.values() or not row["start_time"].isdecimal():
-            told = ",".join(str(value) for value in row.values())
-            name = path.rsplit("/", 1)[-1]
-            refuse("malformed_row", f"audiocaps/{name}:{rows.line_num}", f"{told[:80]!r} is not {','.join(COLUMNS)}")
+    for place, row in read_rows(path, label, COLUMNS, refuse):
+        if not row["youtube_id"] or not SECOND.fullmatch(row["start_time"]):
+            refuse("malformed_row", place, f"{','.join(row.values())[:80]!r} is not {','.join(COLUMNS)}")
             continue
-        captions.setdefault((row["youtube_id"], int(row["start_time"])), []).append(row["caption"].strip())
+        captions.setdefault((row["youtube_id"], int(row["start_time"])), []).append(row["caption"])
     return captions
