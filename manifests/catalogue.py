@@ -64,26 +64,38 @@ def show_tasks() -> None:
     console.print(made)
 
 
-def show_recipe(name: str) -> None:
-    """Print what a recipe mixes in each stage."""
+Actual = dict[tuple[str, int], tuple[float, int]]
+"""Stage and number of a row to its seconds and samples in a dataset."""
+
+
+def show_recipe(name: str, actual: Actual | None = None) -> None:
+    """Print what a recipe mixes in each stage, its targets, and beside them what a dataset has, if that is given."""
     recipe = load_recipe(name)
     console.print(f"[bold]{recipe.name}[/]: {recipe.title}")
+    numbers = ("share", "hours", "samples") + (("hours there", "samples there") if actual is not None else ())
     for stage in recipe.stages:
         rows = recipe.stage(stage)
-        made = table(
-            f"\n{stage}", "task", "corpus", "splits", "share", "hours", "samples", right=("share", "hours", "samples")
-        )
+        made = table(f"\n{stage}", "task", "corpus", "splits", *numbers, right=numbers)
         total = sum(row.weight or 0 for row in rows)
-        for row in rows:
-            share = f"{row.weight / total:.1%}" if row.weight else "by size"
-            hours = "-" if row.hours is None else f"{row.hours:,g}"
-            samples = "-" if row.samples is None else f"{row.samples:,}"
-            made.add_row(row.task, row.corpus, ", ".join(row.splits), share, hours, samples)
+        power = recipe.temperature.get(stage, 1.0)
+        by_size = "by size" if power == 1 else f"by size ^ {power:g}"
+        for number, row in enumerate(rows):
+            share = f"{row.weight / total:.1%}" if row.weight else by_size
+            cells = [share, told(row.hours), told(row.samples)]
+            if actual is not None:
+                seconds, samples = actual.get((stage, number), (0.0, 0))
+                cells += [f"{seconds / 3600:,.4g}", f"{samples:,}"]
+            made.add_row(row.task, row.corpus, ", ".join(row.splits), *cells)
         console.print(made)
     if recipe.name in recipe_names():
         console.print(
             f"\n[dim]manifests/recipes/{recipe.name}.toml; for a mixture of your own, give the path of a copy[/]"
         )
+
+
+def told(target: float | None) -> str:
+    """Return a target, or a dash where there is none."""
+    return "-" if target is None else f"{target:,.10g}"
 
 
 def markdown(columns: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:

@@ -74,6 +74,17 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     tasks.setdefault((row.corpus, split), set()).add(row.task)
         return {source: tuple(sorted(tasks[source])) for source in sorted(tasks)}
 
+    def evaluated(self, corpus: str, split: str) -> tuple[str, ...]:
+        """Return the tasks that only the stage ``evaluate`` asks of a split."""
+        trained = {
+            row.task
+            for stage in self.stages
+            if stage != "evaluate"
+            for row in self.stage(stage)
+            if row.corpus == corpus and split in row.splits
+        }
+        return tuple(task for task in self.sources()[corpus, split] if task not in trained)
+
     def digest(self, stage: str) -> str:
         """Return what identifies the mixture of one stage: sha256 of its tasks, splits and weights, without targets."""
         rows = [

@@ -40,6 +40,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     about: str
     ask: Callable[[Clip], tuple[Ask, ...]]
+    judged_by: Callable[[Clip], tuple[Ask, ...]] | None = None
+    """For a task without one right answer: what an evaluation holds answers against. Nobody trains on it."""
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -58,10 +60,23 @@ def read_prompts(task: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def instruct(task: Task, clip: Clip, key: str) -> tuple[Instruction, ...]:
-    """Return what `task` asks of `clip`, with the prompts that `key` draws; NoAnswer says why there is nothing."""
+def asks(task: Task, clip: Clip, evaluated: bool) -> tuple[Ask, ...]:
+    """Return what a task asks; where only its evaluation is wanted, what that is judged by will do."""
+    try:
+        return task.ask(clip)
+    except NoAnswer:
+        if not evaluated or task.judged_by is None:
+            raise
+        return task.judged_by(clip)
+
+
+def instruct(task: Task, clip: Clip, key: str, *, evaluated: bool = False) -> tuple[Instruction, ...]:
+    """Return what `task` asks of `clip`, with the prompts that `key` draws; NoAnswer says why there is nothing.
+
+    `evaluated` says that no stage of training uses it.
+    """
     instructions = []
-    for number, ask in enumerate(task.ask(clip)):
+    for number, ask in enumerate(asks(task, clip, evaluated)):
         answers = tuple(dict.fromkeys(answer.strip() for answer in ask.answers if answer.strip()))
         if answers:
             prompt = task.prompt(ask.slot, "stored", key, task.name, number)
@@ -159,6 +174,8 @@ def keywords(clip: Clip) -> tuple[Ask, ...]:
     return (Ask(answers=(", ".join(part.strip() for part in clip.labels["keywords"].split(";") if part.strip()),)),)
 
 
+JUDGED_BY = {"audio_story": captions}
+"""A story is judged by what can be heard."""
 EMOTIONS = {"neutral": "Neutral", "happy": "Happy", "sad": "Sad", "angry": "Angry"}
 YES_NO = {"yes": "Yes", "no": "No"}
 
@@ -185,7 +202,7 @@ ROWS: tuple[tuple[str, int, str, str, Callable[[Clip], tuple[Ask, ...]]], ...] =
     ("speech_audio_coreasoning", 3, "judge", "answer a spoken question about the background", spoken_question),
 )
 TASKS = {
-    name: Task(name=name, level=level, metric=metric, about=about, ask=rule)
+    name: Task(name=name, level=level, metric=metric, about=about, ask=rule, judged_by=JUDGED_BY.get(name))
     for name, level, metric, about, rule in ROWS
 }
 

@@ -34,6 +34,8 @@ class SourcePlan(msgspec.Struct, frozen=True, kw_only=True):
     corpus: str
     split: str
     tasks: tuple[str, ...]
+    evaluated: tuple[str, ...]
+    """Those of the tasks that no stage of training asks."""
     manifest: str
     """sha256 of the manifest file."""
     clips: int
@@ -70,6 +72,7 @@ class ShardTask(msgspec.Struct, frozen=True, kw_only=True):
     corpus: str
     split: str
     tasks: tuple[str, ...]
+    evaluated: tuple[str, ...]
     shard: ShardPlan
 
     @property
@@ -97,29 +100,27 @@ def make_plan(recipe: Recipe, root: str, shard_bytes: int = SHARD_BYTES) -> Plan
     """Plan the build of `recipe` from the manifests below `root`."""
     if shard_bytes < 2**16:
         raise UserError(f"a shard of {shard_bytes} bytes is too small; give at least 65536")
-    sources = [
-        plan_source(root, corpus, split, tasks, shard_bytes) for (corpus, split), tasks in recipe.sources().items()
-    ]
     return Plan(
         format=FORMAT,
         recipe=recipe.name,
         title=recipe.title,
         shard_bytes=shard_bytes,
         tools=tools({corpus for corpus, _ in recipe.sources()}),
-        sources=tuple(sources),
+        sources=tuple(plan_source(recipe, root, source, shard_bytes) for source in recipe.sources()),
     )
 
 
-def plan_source(root: str, corpus: str, split: str, tasks: tuple[str, ...], shard_bytes: int) -> SourcePlan:
+def plan_source(recipe: Recipe, root: str, source: tuple[str, str], shard_bytes: int) -> SourcePlan:
     """Cut one split into shards of about equal bytes."""
-    place = manifest_path(root, corpus, split)
+    place = manifest_path(root, *source)
     table = read_table(place, MANIFEST_FORMAT, ["seconds", "bytes"])
     seconds, sizes = table["seconds"].to_pylist(), table["bytes"].to_pylist()
     weights = [size if length == 0 else length * BYTES_PER_SECOND for length, size in zip(seconds, sizes, strict=True)]
     return SourcePlan(
-        corpus=corpus,
-        split=split,
-        tasks=tasks,
+        corpus=source[0],
+        split=source[1],
+        tasks=recipe.sources()[source],
+        evaluated=recipe.evaluated(*source),
         manifest=hashlib.sha256(files.read_bytes(place)).hexdigest(),
         clips=len(weights),
         shards=tuple(cut(weights, shard_bytes)),
@@ -152,6 +153,7 @@ def tasks_of(plan: Plan, root: str, dataset: str) -> list[ShardTask]:
             corpus=source.corpus,
             split=source.split,
             tasks=source.tasks,
+            evaluated=source.evaluated,
             shard=shard,
         )
         for source in sorted(plan.sources, key=lambda source: -source.clips)

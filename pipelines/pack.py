@@ -12,8 +12,8 @@ import msgspec
 import pyarrow as pa
 
 from manifests import TASKS, Clip, Instruction, files
-from manifests.tables import Scanned, read_manifest, read_table, write_table
 from manifests.phones import word_sources
+from manifests.tables import Scanned, read_manifest, read_table, write_table
 from manifests.tasks import NoAnswer, instruct
 from manifests.text import sentence_case
 from pipelines.layout import ShardTask
@@ -116,7 +116,7 @@ def pack_clip(task: ShardTask, scanned: Scanned, writer: ShardWriter, tally: Tal
     if scanned.state != "ok":
         return tally.refuse(scanned, "excluded", scanned.state, scanned.detail)
     key = key_of(clip.id)
-    instructions = instructions_of(task.tasks, clip, key, tally)
+    instructions = instructions_of(task, clip, key, tally)
     if not instructions:
         return tally.refuse(scanned, "excluded", "no_instruction", "no task of the recipe can ask anything of it")
     try:
@@ -140,14 +140,14 @@ def pack_clip(task: ShardTask, scanned: Scanned, writer: ShardWriter, tally: Tal
     writer.add(sample, stored, sources_of(clip), scanned.bytes)
 
 
-def instructions_of(tasks: tuple[str, ...], clip: Clip, key: str, tally: Tally) -> tuple[Instruction, ...]:
+def instructions_of(task: ShardTask, clip: Clip, key: str, tally: Tally) -> tuple[Instruction, ...]:
     """Return what all tasks ask of a clip."""
     instructions: list[Instruction] = []
-    if "phone_recognition" in tasks:
+    if "phone_recognition" in task.tasks:
         tally.phones += word_sources(sentence_case(clip.text))
-    for name in tasks:
+    for name in task.tasks:
         try:
-            instructions.extend(instruct(TASKS[name], clip, key))
+            instructions.extend(instruct(TASKS[name], clip, key, evaluated=name in task.evaluated))
         except NoAnswer as nothing:
             tally.skip(name, nothing.reason)
     return tuple(instructions)

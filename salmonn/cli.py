@@ -59,11 +59,19 @@ def tasks() -> None:
 
 
 @app.command()
-def recipe(name: Annotated[str, typer.Argument(help="A recipe's name, or the path of its TOML file.")]) -> None:
-    """Show what a recipe mixes in each stage."""
+def recipe(
+    name: Annotated[str, typer.Argument(help="A recipe's name, or the path of its TOML file.")],
+    dataset: Annotated[str, typer.Option(help="A dataset, to show what it has beside what is meant.")] = "",
+) -> None:
+    """Show what a recipe mixes in each stage, with its targets."""
     from manifests import catalogue
 
-    catalogue.show_recipe(name)
+    actual = None
+    if dataset:
+        from shards import commands as looking
+
+        actual = looking.actual_sizes(dataset, name)
+    catalogue.show_recipe(name, actual)
 
 
 @app.command()

@@ -118,3 +118,21 @@ def audit(url: str, recipe: str, html: Path, seed: int) -> None:
         console.print(f"  [{colours[gate.verdict]}]{gate.verdict}[/]  {gate.name}: ", end="")
         console.print(gate.sentence, markup=False)
     console.print(f"{html} and {numbers} written ({time.perf_counter() - begin:.1f} s)")
+
+
+def actual_sizes(url: str, recipe: str) -> dict[tuple[str, int], tuple[float, int]]:
+    """Return the seconds and samples of every row of a recipe's stages in a dataset: what `salmonn recipe` shows."""
+    dataset, plan = Dataset(url), load_recipe(recipe)
+    held = {(source.corpus, source.split) for source in dataset.manifest.sources}
+    sizes = {}
+    for stage in plan.stages:
+        for number, row in enumerate(plan.stage(stage)):
+            seconds, samples = 0.0, 0
+            for split in row.splits:
+                if (row.corpus, split) in held:
+                    table = dataset.table(row.corpus, split, ["tasks", "seconds"])
+                    mask = [row.task in tasks for tasks in table["tasks"].to_pylist()]
+                    kept = [length for length, has in zip(table["seconds"].to_pylist(), mask, strict=True) if has]
+                    seconds, samples = seconds + sum(kept), samples + len(kept)
+            sizes[stage, number] = (seconds, samples)
+    return sizes

@@ -1,14 +1,15 @@
 """The speaker: a program of its own that turns text into sound with espeak-ng. shards/speech.py runs it by its path.
 
 espeak-ng keeps state from one utterance to the next that no call resets: the same sentence twice in a process gives
-different samples. So this process initialises the library once and never speaks; each utterance is made in a fresh
-fork of it, and the same words give the same bytes wherever and whenever they are spoken. Forking is safe in a process
-with one thread only, which a worker of a cluster is not, and cheap in a small one: hence a program apart, which
-imports the standard library and nothing else.
+different samples. It also draws the noise of breathy voices from a generator that starts with the time of day. So this
+process initialises the library once and never speaks; each utterance is made in a fresh fork of it with a seed, and
+the same words give the same bytes wherever and whenever they are spoken. Forking is safe in a process with one thread
+only, which a worker of a cluster is not, and cheap in a small one: hence a program apart, which imports the standard
+library and nothing else.
 
-stdin brings two frames a request, a voice and a text; stdout answers with two, a status, and PCM or a sentence. The
-first answer comes before any request and tells the facts of the library in JSON. A frame is four bytes that say how
-many follow, and those.
+stdin brings three frames a request: a seed in decimal, a voice and a text. stdout answers with two: a status, and PCM
+or a sentence. The first answer comes before any request and tells the facts of the library in JSON. A frame is four
+bytes that say how many follow, and those.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def open_library(library: str, data: str) -> tuple[ctypes.CDLL, int]:
 
 def list_voices(espeak: ctypes.CDLL) -> dict[str, str]:
     """Map each name of a voice, which is a language or the name of its file, to what espeak_SetVoiceByName takes."""
-    voices, place = {}, 0
+    voices: dict[str, str] = {}
+    place = 0
     listed = espeak.espeak_ListVoices(None)
     while listed[place]:
         voice = listed[place].contents
@@ -101,9 +103,11 @@ def list_voices(espeak: ctypes.CDLL) -> dict[str, str]:
     return voices
 
 
-def speak(espeak: ctypes.CDLL, voice: bytes, text: bytes) -> bytes:
+def speak(espeak: ctypes.CDLL, seed: int, voice: bytes, text: bytes) -> bytes:
     """Return `text` as 16-bit PCM in the byte order of the machine. Once in the life of a process."""
     pieces = []
+    # The generator multiplies modulo 2**31 - 1, so that from 0 it never moves.
+    espeak.espeak_ng_SetRandSeed(ctypes.c_long(1 + seed % (2**31 - 2)))
 
     def collect(samples: int | None, count: int, _events: int | None) -> int:
         if samples and count > 0:
@@ -122,7 +126,7 @@ def speak(espeak: ctypes.CDLL, voice: bytes, text: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def utter(espeak: ctypes.CDLL, voice: bytes, text: bytes) -> tuple[bytes, bytes]:
+def utter(espeak: ctypes.CDLL, seed: int, voice: bytes, text: bytes) -> tuple[bytes, bytes]:
     """Speak in a fork; return the status and the PCM, or what went wrong."""
     receiving, sending = os.pipe()
     child = os.fork()
@@ -132,7 +136,7 @@ def utter(espeak: ctypes.CDLL, voice: bytes, text: bytes) -> tuple[bytes, bytes]
             os.close(receiving)
             resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
             with open(sending, "wb") as pipe:
-                pipe.write(speak(espeak, voice, text))
+                pipe.write(speak(espeak, seed, voice, text))
             code = 0
         finally:
             os._exit(code)
@@ -160,10 +164,10 @@ def serve(library: str, data: str, parent: int) -> None:
     while os.getppid() == parent:
         if select.select([requests], [], [], WATCH_SECONDS)[0]:
             try:
-                voice, text = read_frame(requests), read_frame(requests)
+                seed, voice, text = (read_frame(requests) for _ in range(3))
             except EOFError:
                 return
-            write_frames(answers, *utter(espeak, voice, text))
+            write_frames(answers, *utter(espeak, int(seed), voice, text))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def synthesize(text: str, voice: str, seed: int = 0) -> tuple[PCM, int]:
     """Speak `text`; return the samples of one channel and their rate in Hz.
 
     UserError if there is nothing to speak or nobody of that name to speak it. Text without a pronounceable character
-    may give no samples. espeak-ng draws nothing, so it sounds the same with every seed.
+    may give no samples. Where an engine draws nothing for a voice, it sounds the same with every seed.
     """
     if not text.strip():
         raise UserError(f"there is no text to speak: {text!r} is empty; give at least a word")
@@ -149,14 +149,14 @@ class Espeak:
         return digest.hexdigest()
 
     def synthesize(self, text: str, voice: str, seed: int) -> tuple[PCM, int]:
-        """Speak with a voice such as ``en-us``, or ``en-us+f3`` for a variant of it; `seed` changes nothing."""
+        """Speak with a voice such as ``en-us``, or ``en-us+f3``, a variant; `seed` draws the noise of breathy ones."""
         words = text.translate(NOT_WORDS).encode("utf-8", "replace")
         with self.turn:
             name = find_voice(voice, self.running().facts)
             for attempt in (1, 2):
                 speaker = self.running()
                 try:
-                    return speaker.say(name, words), int(speaker.facts["rate"])
+                    return speaker.say(seed, name, words), int(speaker.facts["rate"])
                 except (OSError, EOFError) as error:
                     # Whatever killed it, a stranger or the text: the text is tried once more by a new one.
                     self.stop()
@@ -200,9 +200,9 @@ class Speaker:
             raise SpeechFailed(f"espeak-ng does not start from {library!r}; its words are in the log") from None
         self.facts: dict[str, Any] = json.loads(told)
 
-    def say(self, voice: str, words: bytes) -> PCM:
+    def say(self, seed: int, voice: str, words: bytes) -> PCM:
         """Return `words` spoken; EOFError or OSError if the process has died, SpeechFailed if the utterance did."""
-        espeak.write_frames(self.requests, voice.encode(), words)
+        espeak.write_frames(self.requests, str(seed).encode(), voice.encode(), words)
         status, answer = espeak.read_frame(self.answers), espeak.read_frame(self.answers)
         if status != b"ok":
             raise SpeechFailed(f"{answer.decode()} over {words[:60].decode('utf-8', 'replace')!r}")

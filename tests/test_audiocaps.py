@@ -1,9 +1,10 @@
-"""AudioCaps: every published row, the names of the audio that users bring, and tables that are not the published."""
+"""AudioCaps v1 and v2.0: every published row, the names of audio that users bring, and tables of another shape."""
 
 from __future__ import annotations
 
 import csv
 import gzip
+import os
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from manifests import Clip, UserError, load_corpus
 from manifests.corpora.audiocaps import COLUMNS, read_captions
+from manifests.corpus import refuse_none
 
 PUBLISHED = Path(__file__).parent / "published" / "audiocaps"
 ROWS = {"train": 49838, "val": 2475, "test": 4875}
@@ -20,11 +22,12 @@ PER_CLIP = {"train": 1, "val": 5, "test": 5}
 
 
 def read(root: Path, split: str) -> list[Clip]:
+    """The clips of a split; the corpus raises UserError for a row that is refused."""
     return list(load_corpus("audiocaps").clips(root, split))
 
 
-def write_rows(root: Path, rows: list[tuple[str, str, str, str]], split: str = "test") -> Path:
-    table = root / "dataset" / f"{split}.csv"
+def write_rows(root: Path, rows: list[tuple[str, str, str, str]], split: str = "test", folder: str = "dataset") -> Path:
+    table = root / folder / f"{split}.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
     with open(table, "w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
@@ -57,7 +60,7 @@ def test_every_published_row_is_read_and_the_counts_are_the_published_ones(publi
     with open(published / "dataset" / f"{split}.csv", newline="", encoding="utf-8") as file:
         theirs: dict[str, list[str]] = {}
         for row in csv.DictReader(file):
-            theirs.setdefault(f"audiocaps/{row['youtube_id']}_{row['start_time']}", []).append(row["caption"].strip())
+            theirs.setdefault(f"audiocaps/{row['youtube_id']}_{row['start_time']}", []).append(row["caption"])
     assert {clip.id: list(clip.captions) for clip in clips} == theirs
     assert [clip.id for clip in clips] == list(theirs)
     assert all(caption for clip in clips for caption in clip.captions)
@@ -131,13 +134,32 @@ def test_a_table_with_other_columns_is_refused_by_name(tmp_path: Path, header: s
 
 
 @pytest.mark.parametrize(
-    "row", ["1,aaaaaaaaaaa,twenty,rain", "1,aaaaaaaaaaa", "1,aaaaaaaaaaa,20", "1,aaaaaaaaaaa,20,rain,wind"]
+    "row",
+    [
+        "1,aaaaaaaaaaa,twenty,rain",
+        "1,aaaaaaaaaaa,-5,rain",
+        "1,aaaaaaaaaaa,2.5,rain",
+        f"1,aaaaaaaaaaa,{'9' * 5000},rain",
+        "1,,20,rain",
+        "1,aaaaaaaaaaa",
+        "1,aaaaaaaaaaa,20",
+        "1,aaaaaaaaaaa,20,rain,wind",
+    ],
 )
-def test_a_damaged_row_is_a_sentence_that_names_the_file(tmp_path: Path, row: str) -> None:
-    table = write_rows(tmp_path, [("1", "bbbbbbbbbbb", "20", "rain")])
-    table.write_text(table.read_text() + row + "\n")
-    with pytest.raises(UserError, match=r"test\.csv"):
-        read(tmp_path, "test")
+@pytest.mark.parametrize(("split", "folder"), [("test", "dataset"), ("test-v2", "dataset2.0")])
+def test_a_damaged_row_is_refused_with_file_and_line_and_the_others_are_read(
+    tmp_path: Path, row: str, split: str, folder: str
+) -> None:
+    table = write_rows(tmp_path, [("1", "bbbbbbbbbbb", "20", "rain")], folder=folder)
+    table.write_text(f"{table.read_text()}{row}\n3,ccccccccccc,30,wind\n")
+    refused: list[tuple[str, str, str]] = []
+    clips = list(load_corpus("audiocaps").clips(tmp_path, split, lambda *told: refused.append(told)))
+    assert [clip.captions for clip in clips] == [("rain",), ("wind",)]
+    ((reason, place, detail),) = refused
+    assert (reason, place) == ("malformed_row", f"audiocaps/{folder}/test.csv:3")
+    assert "is not audiocap_id,youtube_id,start_time,caption" in detail
+    with pytest.raises(UserError, match=r"test\.csv:3: malformed_row"):
+        read(tmp_path, split)
 
 
 def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) -> None:
@@ -161,4 +183,58 @@ captions |= st.sampled_from(['"', '""', ",", 'a "b", c', "line\nbreak", "'", "=1
 def test_any_table_that_the_csv_module_writes_is_read_back_exactly(world: dict[tuple[str, int], list[str]]) -> None:
     rows = [("1", video, str(start), text) for (video, start), texts in world.items() for text in texts]
     with tempfile.TemporaryDirectory() as folder:
-        assert read_captions(str(write_rows(Path(folder), rows))) == world
+        assert read_captions(str(write_rows(Path(folder), rows)), "audiocaps/test.csv", refuse_none) == world
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_v2_finds_the_audio_of_v1_under_ids_of_its_own(corpora: Path, split: str) -> None:
+    first, second = read(corpora / "audiocaps", split), read(corpora / "audiocaps", f"{split}-v2")
+    paths = {clip.id.removeprefix("audiocaps/"): clip.audio for clip in first}
+    for clip in second:
+        assert clip.audio == paths.get(clip.id.removeprefix("audiocaps/v2/"), ())
+    assert not {clip.id for clip in first} & {clip.id for clip in second}
+    assert [clip.id for clip in second if not clip.audio] == (["audiocaps/v2/0-newin-v2__140"] * (split == "train"))
+    assert {len(clip.captions) for clip in second} == {PER_CLIP[split]}
+
+
+def test_captions_of_v2_that_do_not_stand_side_by_side_are_put_together(corpora: Path) -> None:
+    clip = next(clip for clip in read(corpora / "audiocaps", "test-v2") if clip.id == "audiocaps/v2/3-136288A___0")
+    assert clip.captions[0] == "a dog is barking"
+    assert len(clip.captions) == 5
+
+
+def test_aac_datasets_reads_the_same_of_the_clips_that_it_finds(
+    corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchaudio
+
+    monkeypatch.setattr(torchaudio, "AudioMetaData", object, raising=False)  # gone, and asked for at import
+    from aac_datasets.datasets.functional.audiocaps import load_audiocaps_dataset
+
+    top = tmp_path / "AUDIOCAPS"
+    (top / "audio_32000Hz").mkdir(parents=True)
+    (top / "csv_files_v1").symlink_to(corpora / "audiocaps" / "dataset")
+    (top / "audio_32000Hz" / "test").mkdir()
+    clips = read(corpora / "audiocaps", "test")
+    for clip in clips[:3]:  # it knows one name of a file
+        (top / "audio_32000Hz" / "test" / f"{clip.id.removeprefix('audiocaps/')}.flac").touch()
+    theirs, _ = load_audiocaps_dataset(tmp_path, "test")
+    told = zip(theirs["youtube_id"], theirs["start_time"], theirs["captions"], strict=True)
+    assert {f"audiocaps/{video}_{start}": tuple(texts) for video, start, texts in told} == {
+        clip.id: clip.captions for clip in clips[:3]
+    }
+
+
+@pytest.mark.slow
+def test_the_published_tables_of_v2_are_read_whole() -> None:
+    folder = os.environ.get("SALMONN_REAL_CORPORA")
+    if not folder:
+        pytest.skip("SALMONN_REAL_CORPORA is not set: it names a folder with real corpora")
+    root = Path(folder) / "audiocaps"
+    for part in ("train", "val", "test"):
+        if not (root / "dataset2.0" / f"{part}.csv").exists():
+            continue
+        clips = read(root, f"{part}-v2")
+        assert len(clips) == load_corpus("audiocaps").split(f"{part}-v2").clips
+        assert {len(clip.captions) for clip in clips} == {PER_CLIP[part]}
+        assert all(clip.id.startswith("audiocaps/v2/") for clip in clips)

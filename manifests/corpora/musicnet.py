@@ -19,10 +19,11 @@ The labels of a recording, a note a row (this one is made up; the columns are th
 
 Times are sample indices at 44,100 Hz; the instrument is a General MIDI program, counted from 1; end_beat is a duration.
 
-A recording lasts minutes, a clip is 30 s of it, one a recording, as in SALMONN's table (0.3K samples, 3 hours): it begins
-at a whole second drawn from the recording's id, or at 0 where the recording is no longer than 30 s. The questions are
-those that table and labels answer: who composed it, who plays, and which instruments sound within these 30 s. Where the
-labels are missing, or a row of them cannot be read, nobody can say which instruments sound, and that is not asked.
+A recording lasts minutes; a clip is 30 s of it, one a recording, as in SALMONN's table (0.3K samples, 3 hours). It
+begins at a whole second drawn from the recording's id, or at 0 where the recording is no longer than 30 s. The
+questions are those that table and labels answer: who composed it, who plays, and which instruments sound within these
+30 s. Where the labels are missing, or a row of them cannot be read, nobody can say which instruments sound, and that
+is not asked.
 """
 
 from __future__ import annotations
@@ -96,14 +97,18 @@ def clips(root: str, split: str, refuse: Refuse) -> Iterator[Clip]:
 
 def read_recordings(path: str, refuse: Refuse) -> Iterator[dict[str, str]]:
     """Yield the rows of the table of recordings."""
-    rows = read_rows(path, COLUMNS)
-    for row in rows:
-        facts = [str(row[name] or "") for name in ("id", "composer", "ensemble", "seconds")]
-        if None in row or None in row.values() or not all(facts) or not (facts[0] + facts[3]).isdecimal():
-            told = ",".join(map(str, row.values()))
-            refuse("malformed_row", f"musicnet/musicnet_metadata.csv:{rows.line_num}", f"{told[:80]!r} is no recording")
-            continue
-        yield row
+    try:
+        rows = list(read_rows(path, COLUMNS))
+    except ValueError as error:
+        raise UserError(f"{path} is not MusicNet's table of recordings: {error}") from None
+    for line, fields in rows:
+        row = dict(zip(COLUMNS, fields, strict=False))
+        whole = len(fields) == len(COLUMNS) and row["id"].isdecimal() and row["seconds"].isdecimal()
+        if whole and row["composer"] and row["ensemble"] and int(row["seconds"][:9]) > 0:
+            yield row
+        else:
+            told = ",".join(fields)[:80]
+            refuse("malformed_row", f"musicnet/musicnet_metadata.csv:{line}", f"{told!r} is no recording")
 
 
 def read_instruments(path: str, start: int, refuse: Refuse) -> set[str]:
@@ -112,30 +117,33 @@ def read_instruments(path: str, start: int, refuse: Refuse) -> set[str]:
         return set()
     begin, end = start * RATE, (start + WINDOW) * RATE
     heard = set()
-    rows = read_rows(path, NOTES)
     sound = True
-    for row in rows:
-        times = str(row["start_time"]) + str(row["end_time"])
-        if None in row or None in row.values() or not times.isdecimal() or row["instrument"] not in INSTRUMENTS:
-            name = "/".join(path.split("/")[-2:])
-            told = ",".join(map(str, row.values()))
-            refuse("malformed_row", f"musicnet/{name}:{rows.line_num}", f"{told[:80]!r} is no note of MusicNet")
-            sound = False
-        elif int(row["start_time"]) < end and int(row["end_time"]) > begin:
-            heard.add(row["instrument"])
+    name = "musicnet/" + "/".join(path.split("/")[-2:])
+    try:
+        for line, fields in read_rows(path, NOTES):
+            if len(fields) != len(NOTES) or fields[2] not in INSTRUMENTS or not (fields[0] + fields[1]).isdecimal():
+                refuse("malformed_row", f"{name}:{line}", f"{','.join(fields)[:80]!r} is no note of MusicNet")
+                sound = False
+            elif int(fields[0]) < end and int(fields[1]) > begin:
+                heard.add(fields[2])
+    except ValueError as error:
+        refuse("malformed_row", f"{name}:1", f"not a table of notes: {error}")
+        sound = False
     return heard if sound else set()
 
 
-def read_rows(path: str, columns: list[str]) -> csv.DictReader[str]:
-    """Return the rows of a table with these columns; UserError if it has others, or is not text."""
+def read_rows(path: str, columns: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line and the fields of each row of a table with these columns; ValueError if it is no such table."""
+    rows = csv.reader(io.StringIO(files.read_text(path), newline=""))
     try:
-        rows = csv.DictReader(io.StringIO(files.read_text(path), newline=""))
-        found = list(rows.fieldnames or [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a table in UTF-8 ({error}); fetch it anew") from None
-    if found != columns:
-        raise UserError(f"{path}: the columns are {found}, but MusicNet has {columns}")
-    return rows
+        found = next(rows, [])
+        if found != columns:
+            raise ValueError(f"the columns are {found}, but MusicNet has {columns}")
+        for fields in rows:
+            if fields:
+                yield rows.line_num, fields
+    except csv.Error as error:
+        raise ValueError(f"line {rows.line_num}: {error}") from None
 
 
 def spell(programs: set[str]) -> str:

@@ -17,7 +17,7 @@ One line, with the lemma and tag of each token left out::
                     {"file": "audio-1434542201.flac", "wer": 0.0, "ent_wer": 0.0, "status": "correct"}],
      "entities": [{"span": [4, 5], "type": "currency_name"}, {"span": [7, 8], "type": "currency_name"}]}
 
-A clip is a recording, so every take of a sentence is one, and the close-talk ``-headset`` twin of a take is one more: the
+A clip is a recording: every take of a sentence is one, and the close-talk ``-headset`` twin of a take is one more. The
 label ``mic`` tells them apart (``headset`` or ``far``; synthetic speech has none). The value of a slot is the tokens of
 its span; the tokenizer parts "jessica's", and we join it again. A slot may occur twice in a sentence, as above. A
 sentence without slots has text alone. The intent is mostly, not always, scenario_action: both are labels as published.
