@@ -122,22 +122,18 @@ THINGS = PEOPLE | words(
     "toilet machine drill saw chainsaw fan computer printer keyboard water wind rain thunder music stream river food "
     "fire gun"
 )
-SOUNDS = {
-    form: forms.split()[-1]
-    for forms in (
-        "speak speaks talk talks talking narrate narrates narrating say says saying speaking; laugh laughs giggle "
-        "giggles giggling chuckle chuckles chuckling laughing; sing sings singing; cry cries weep weeps weeping "
-        "sob sobs sobbing crying; snore snores snoring; cough coughs coughing; sneeze sneezes sneezing; whistles "
-        "whistling; scream screams screaming; barks bark barking; meow meows meowing; chirp chirps tweet tweets "
-        "tweeting chirping; quack quacks quacking; bleat bleats bleating; croak croaks croaking; growl growls "
-        "growling; buzz buzzes buzzing; hum hums humming; roar roars roaring; revs revving; idles idling; ring "
-        "rings ringing; beep beeps beeping; honk honks honking; blare blares blaring; ticks ticking; rumble "
-        "rumbles rumbling; crackle crackles crackling; drips dripping; splash splashes splashing; fry fries "
-        "frying"
-    ).split(";")
-    for form in forms.split()
-}
-"""Forms of a verb to the one that a question asks with, the last."""
+VERBS = (
+    "speak speaks talk talks talking narrate narrates narrating say says saying speaking; laugh laughs giggle "
+    "giggles giggling chuckle chuckles chuckling laughing; sing sings singing; cry cries weep weeps weeping sob "
+    "sobs sobbing crying; snore snores snoring; cough coughs coughing; sneeze sneezes sneezing; whistles whistling; "
+    "scream screams screaming; barks bark barking; meow meows meowing; chirp chirps tweet tweets tweeting chirping; "
+    "quack quacks quacking; bleat bleats bleating; croak croaks croaking; growl growls growling; buzz buzzes "
+    "buzzing; hum hums humming; roar roars roaring; revs revving; idles idling; ring rings ringing; beep beeps "
+    "beeping; honk honks honking; blare blares blaring; ticks ticking; rumble rumbles rumbling; crackle crackles "
+    "crackling; drips dripping; splash splashes splashing; fry fries frying"
+)
+SOUNDS = {form: forms.split()[-1] for forms in VERBS.split(";") for form in forms.split()}
+"""Every form of a verb, or of verbs of one meaning, to the form that a question asks with."""
 VOICES = words("speech voice voices conversation conversations chatter narration")
 DETERMINERS = words("a an the some several many multiple one two three four five six")
 LEFT_ALONE = words("with while as by when")
@@ -211,7 +207,7 @@ def named(text: str) -> Iterator[Found]:
     found = spans(text)
     times = Counter(word for word, _ in found)
     for (title, _), (name, start) in itertools.pairwise(found):
-        if title in TITLES and times[title] == 1 and name not in SMALL and name not in TITLES:
+        if title in TITLES and times[title] == 1 and name not in SMALL | TITLES and not name.endswith("'s"):
             yield Found("name", title, name, text, start)
 
 

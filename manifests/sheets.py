@@ -1,4 +1,4 @@
-"""Tables as corpora publish them: CSV with known columns, read row by row; what is no row of it is refused by line."""
+"""Text as corpora publish it: lines, and CSV with known columns row by row; what is no row is refused by its line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from typing import Any
 from manifests import files
 from manifests.clips import Refuse
 from manifests.errors import UserError
+
+
+def read_lines(path: str) -> list[str]:
+    """Return the lines of a text file of a corpus; UserError if it is not text."""
+    try:
+        return files.read_text(path).splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); unpack it anew") from None
 
 
 def read_rows(

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 
 import msgspec
+import pyarrow.compute as pc
 
 from manifests import Recipe, UserError, files, load_corpus
 from manifests.phones import source as phone_source
@@ -100,6 +101,7 @@ def make_plan(recipe: Recipe, root: str, shard_bytes: int = SHARD_BYTES) -> Plan
     """Plan the build of `recipe` from the manifests below `root`."""
     if shard_bytes < 2**16:
         raise UserError(f"a shard of {shard_bytes} bytes is too small; give at least 65536")
+    refuse_twins(recipe, root)
     return Plan(
         format=FORMAT,
         recipe=recipe.name,
@@ -108,6 +110,17 @@ def make_plan(recipe: Recipe, root: str, shard_bytes: int = SHARD_BYTES) -> Plan
         tools=tools({corpus for corpus, _ in recipe.sources()}),
         sources=tuple(plan_source(recipe, root, source, shard_bytes) for source in recipe.sources()),
     )
+
+
+def refuse_twins(recipe: Recipe, root: str) -> None:
+    """Raise UserError if a clip stands in two splits, as in xs and m of GigaSpeech: its key must be unique."""
+    first: dict[str, str] = {}
+    for corpus, split in recipe.sources():
+        table = read_table(manifest_path(root, corpus, split), MANIFEST_FORMAT, ["id", "state"])
+        name = f"{corpus}:{split}"
+        for clip in table.filter(pc.equal(table["state"], "ok"))["id"].to_pylist():
+            if (other := first.setdefault(clip, name)) != name:
+                raise UserError(f"the clip {clip!r} is in {other} and in {name}; a recipe can hold only one of them")
 
 
 def plan_source(recipe: Recipe, root: str, source: tuple[str, str], shard_bytes: int) -> SourcePlan:

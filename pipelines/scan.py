@@ -66,7 +66,8 @@ def scan(task: ScanTask) -> ScanResult:
     def refuse(reason: str, clip_id: str, detail: str) -> None:
         refused.append(Scanned(clip=Clip(id=clip_id, audio=()), state=reason, detail=detail))
 
-    rows = unique([look(raw, clip) for clip in corpus.clips(raw, task.split, refuse)] + refused)
+    seen: dict[str, tuple[int | None, float]] = {}
+    rows = unique([look(raw, clip, seen) for clip in corpus.clips(raw, task.split, refuse)] + refused)
     write_manifest(manifest_path(task.root, task.corpus, task.split), rows)
     return ScanResult(
         clips=len(rows),
@@ -91,13 +92,20 @@ def unique(rows: list[Scanned]) -> list[Scanned]:
     return kept
 
 
-def look(raw: str, clip: Clip) -> Scanned:
-    """Return what can be seen of a clip's audio without decoding it."""
+def look(raw: str, clip: Clip, seen: dict[str, tuple[int | None, float]]) -> Scanned:
+    """Return what can be seen of a clip's audio without decoding it; `seen` keeps what was seen of its files.
+
+    A recording has many segments, and an utterance is in many pairs.
+    """
     paths = list(dict.fromkeys(ref.path for ref in clip.audio if not ref.speech))
-    sizes = [files.size(files.join(raw, path)) for path in paths]
+    for path in paths:
+        if path not in seen:
+            size = files.size(files.join(raw, path))
+            seen[path] = (size, probe(files.join(raw, path), size) if size is not None else 0.0)
+    sizes = [seen[path][0] for path in paths]
     if not clip.audio or None in sizes:
         return Scanned(clip=clip, state="audio_missing", detail="listed by the corpus, not among its files")
-    lengths = {path: probe(files.join(raw, path), size or 0) for path, size in zip(paths, sizes, strict=True)}
+    lengths = {path: seen[path][1] for path in paths}
     spans = [span(ref, lengths) for ref in clip.audio]
     seconds = max(spans) if clip.join == "mix" else sum(spans)
     return Scanned(clip=clip, bytes=sum(size or 0 for size in sizes), seconds=round(seconds, 6))

@@ -44,6 +44,7 @@ REASONS = {
     "too_long": f"longer than {MAX_SECONDS / 3600:.0f} hours, or its header lies",
     "channels": f"more than {MAX_CHANNELS} channels, or not the channel the clip names",
     "sample_rate": f"sample rate outside {MIN_RATE} to {MAX_RATE} Hz",
+    "speech_failed": "the voice could not speak the text",
     "not_finite": "samples that are not numbers",
 }
 

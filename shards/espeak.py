@@ -97,10 +97,19 @@ def list_voices(espeak: ctypes.CDLL) -> dict[str, str]:
         voice = listed[place].contents
         identifier = voice.identifier.decode()
         # The first byte of languages is a priority. SetVoiceByName knows the file 'gmw/en', not its language 'en-gb'.
-        for name in (voice.languages[1:].decode(), identifier.rsplit("/", 1)[-1]):
-            voices.setdefault(name.lower(), identifier)
+        language = voice.languages[1:].decode()
+        if has_dictionary(identifier, language):
+            for name in (language, identifier.rsplit("/", 1)[-1]):
+                voices.setdefault(name.lower(), identifier)
         place += 1
     return voices
+
+
+def has_dictionary(identifier: str, language: str) -> bool:
+    """Whether the data of a voice are whole: some are listed that would read letters only."""
+    lines = Path("espeak-ng-data", "lang", identifier).read_text("utf-8").splitlines()
+    named = [line.split()[1] for line in lines if line.startswith("dictionary ")]
+    return Path("espeak-ng-data", f"{(named or language.split('-'))[0]}_dict").exists()
 
 
 def speak(espeak: ctypes.CDLL, seed: int, voice: bytes, text: bytes) -> bytes:

@@ -72,9 +72,12 @@ def read_source(root: str, path: str) -> bytes:
 
 def spoken(ref: AudioRef) -> tuple[Wave, int]:
     """Return the speech of a reference as float32 [samples] at 16 kHz, and the rate it was synthesized at."""
-    from shards.speech import synthesize
+    from shards.speech import SpeechFailed, synthesize
 
-    pcm, rate = synthesize(ref.speech, ref.voice)
+    try:
+        pcm, rate = synthesize(ref.speech, ref.voice)
+    except SpeechFailed as error:
+        raise Refused("speech_failed", f"{ref.voice}: {error}") from None
     wave = resample(pcm.astype(np.float32) / np.float32(32768), rate)
     return wave * np.float32(ref.gain), rate
 

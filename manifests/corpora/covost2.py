@@ -22,6 +22,7 @@ the translations of all languages.
 from __future__ import annotations
 
 import csv
+import operator
 from collections.abc import Iterator
 
 from manifests import files
@@ -95,12 +96,15 @@ def read_translations(root: str, voice: str, split: str, refuse: Refuse) -> dict
             f"covost2: there is no covost_v2.en_zh-CN.tsv in {root!r}, nor one for de or ja; "
             "unpack the archives of dl.fbaipublicfiles.com/covost there"
         )
+    wanted = SPLITS[split]
+    others = {part for parts in (*SPLITS.values(), UNUSED) for part in parts}.difference(wanted)
     translations: dict[str, dict[str, str]] = {}
     for language, name in names.items():
         for number, (path, translation, part, _) in read_rows(root, name, TRANSLATED, refuse):
-            if part not in SPLITS[split]:
-                if part not in UNUSED and not any(part in parts for parts in SPLITS.values()):
-                    refuse("malformed_row", f"covost2/{name}:{number}", f"{part[:40]!r} is no split of CoVoST 2")
+            if part in others:
+                continue
+            if part not in wanted:
+                refuse("malformed_row", f"covost2/{name}:{number}", f"{part[:40]!r} is no split of CoVoST 2")
                 continue
             told = translations.setdefault(path, {})
             if "/" in path or not path.endswith(".mp3") or not translation or language in told:
@@ -111,34 +115,34 @@ def read_translations(root: str, voice: str, split: str, refuse: Refuse) -> dict
     return {path: told for path, told in translations.items() if told}
 
 
-def read_rows(root: str, name: str, columns: list[str], refuse: Refuse) -> Iterator[tuple[int, list[str]]]:
+def read_rows(root: str, name: str, columns: list[str], refuse: Refuse) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yield the line and the values of `columns`, then of OPTIONAL, of each row of a table; UserError if one lacks."""
     path = files.join(root, name)
     rows = csv.reader(
         read_lines(path, name, refuse), delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\", strict=True
     )
     try:
-        header = next(rows, [])
+        header = [column.removeprefix("\ufeff") for column in next(rows, [])]
     except csv.Error as error:
         raise UserError(f"{path} is not a table of tab-separated columns ({error}); unpack it anew") from None
     if not set(columns) <= set(header):
         raise UserError(f"{path}: the columns are {header[:12]}, but {', '.join(columns)} must be among them")
     # An absent column reads as the empty string put behind every row.
     places = [header.index(column) if column in header else len(header) for column in columns + OPTIONAL]
-    while True:
+    pick, width, whole = operator.itemgetter(*places), len(header), False
+    while not whole:
         try:
-            row = next(rows)
-        except StopIteration:
-            return
+            for row in rows:
+                if len(row) == width:
+                    row.append("")
+                    yield rows.line_num, pick(row)
+                elif row:
+                    told = "\t".join(row)[:80]
+                    refuse("malformed_row", f"covost2/{name}:{rows.line_num}", f"{told!r} is not {width} columns")
+            whole = True
         except csv.Error as error:
+            # The reader goes on with the next line.
             refuse("malformed_row", f"covost2/{name}:{rows.line_num}", str(error))
-            continue
-        if len(row) == len(header):
-            row.append("")
-            yield rows.line_num, [row[place] for place in places]
-        elif row:
-            told = "\t".join(row)[:80]
-            refuse("malformed_row", f"covost2/{name}:{rows.line_num}", f"{told!r} is not {len(header)} columns")
 
 
 def read_lines(path: str, name: str, refuse: Refuse) -> Iterator[str]:
@@ -146,7 +150,7 @@ def read_lines(path: str, name: str, refuse: Refuse) -> Iterator[str]:
     with files.open_read(path) as file:
         for number, line in enumerate(file, start=1):
             try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield line.decode()
             except UnicodeDecodeError as error:
                 refuse("malformed_row", f"covost2/{name}:{number}", f"not UTF-8 ({error.reason} at {error.start})")
                 yield "\n"

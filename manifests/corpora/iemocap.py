@@ -26,8 +26,8 @@ from collections.abc import Iterator
 
 from manifests import files
 from manifests.clips import AudioRef, Clip, Refuse
-from manifests.corpora.librispeech import read_lines
 from manifests.errors import UserError
+from manifests.sheets import read_lines
 
 TOPS = ("IEMOCAP_full_release/", "IEMOCAP/", "")
 EMOTIONS = {"neu": "neutral", "hap": "happy", "exc": "happy", "sad": "sad", "ang": "angry"}

@@ -28,8 +28,8 @@ from collections.abc import Iterator
 
 from manifests import files
 from manifests.clips import AudioRef, Clip, Refuse
-from manifests.corpora.librispeech import read_lines
 from manifests.errors import UserError
+from manifests.sheets import read_lines
 
 SUBSETS = {"train-100": "train-clean-100", "train-360": "train-clean-360", "dev": "dev-clean", "test": "test-clean"}
 UTTERANCE = re.compile(r"(\d{1,9})-(\d{1,9})-\d{1,9}", re.ASCII)

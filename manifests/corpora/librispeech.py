@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from manifests import files
 from manifests.clips import AudioRef, Clip, Refuse
 from manifests.errors import UserError
+from manifests.sheets import read_lines
 
 GENDERS = {"F": "female", "M": "male"}
 
@@ -73,11 +74,3 @@ def read_genders(path: str) -> dict[str, str]:
             raise UserError(f"{path}, line {number}: {line[:60]!r} is not ID | SEX | SUBSET | MINUTES | NAME")
         genders[fields[0]] = GENDERS.get(fields[1], "")
     return genders
-
-
-def read_lines(path: str) -> list[str]:
-    """Return the lines of a text file of the corpus; UserError if it is not text."""
-    try:
-        return files.read_text(path).splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); unpack it anew") from None

@@ -24,8 +24,8 @@ from collections.abc import Iterator
 
 from manifests import draw, files
 from manifests.clips import AudioRef, Clip, Refuse
-from manifests.corpora.librispeech import read_lines
 from manifests.errors import UserError
+from manifests.sheets import read_lines
 
 COLUMNS = ["VoxCeleb1 ID", "VGGFace1 ID", "Gender", "Nationality", "Set"]
 GENDERS = {"m": "male", "f": "female"}
