@@ -104,7 +104,8 @@ NUMBERS = words(
     "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen "
     "nineteen twenty thirty forty fifty sixty seventy eighty ninety"
 )
-MORE_NUMBERS = NUMBERS | words("one hundred thousand million half and or point")
+MORE_NUMBERS = NUMBERS | words("one hundred thousand million dozen half")
+JOINED_NUMBERS = words("and or point to")
 NO_PLURAL = words(
     "is was has does as us this his its hers ours yours theirs thus yes always perhaps sometimes besides afterwards "
     "towards unless less across whereas says goes comes makes takes seems looks times miss seconds minutes"
@@ -140,9 +141,7 @@ LEFT_ALONE = words("with while as by when")
 """Words after which a noun may stand without a determiner: ``with birds chirping``."""
 PLACES = words("in on at near over from to behind into inside through under against by beside past of like for")
 """Before a noun they mean where or whose, not who: ``a man in a car speaking``."""
-COUNT = re.compile(
-    rf"(?:([^ ]+) )?\b({'|'.join(sorted(NUMBERS))}) ([a-z]+s|men|women|children|people)\b", re.IGNORECASE
-)
+PLURAL = re.compile(r"[a-z]+s|men|women|children|people")
 THEN = re.compile(r",? (?:(?:and )?(?:(?:is|are) )?followed by|(?:and )?then) ", re.IGNORECASE)
 NO_THEN = words("now since by until till from just even every back")
 TOKEN = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*|[^\s]")
@@ -213,12 +212,15 @@ def named(text: str) -> Iterator[Found]:
 
 def counted(text: str, kind: str) -> Iterator[Found]:
     """Yield the question for the number of what is counted once."""
-    times = Counter(token.lower() for token in TOKEN.findall(text))
-    for match in COUNT.finditer(text):
-        noun = match[3].lower()
-        whole = match.end() == len(text) or text[match.end()] not in "'-"
-        if whole and times[noun] == 1 and noun not in NO_PLURAL and (match[1] or "").lower() not in MORE_NUMBERS:
-            yield Found(kind, noun, match[2], text, match.start(2))
+    tokens = [(match.group().lower(), match.start(), match.end()) for match in TOKEN.finditer(text)]
+    times = Counter(token for token, _, _ in tokens)
+    for at, ((number, start, end), (noun, behind, over)) in enumerate(itertools.pairwise(tokens)):
+        if number in NUMBERS and behind == end + 1 and text[end] == " " and times[noun] == 1:
+            # "Two hundred and ten men" are not ten, nor are "one or two men" two.
+            before = at - 2 if at > 1 and tokens[at - 1][0] in JOINED_NUMBERS else at - 1
+            alone = before < 0 or tokens[before][0] not in MORE_NUMBERS
+            if alone and PLURAL.fullmatch(noun) and noun not in NO_PLURAL and text[over : over + 1] != "'":
+                yield Found(kind, noun, text[start:end], text, start)
 
 
 def in_turn(caption: str) -> Iterator[Found]:

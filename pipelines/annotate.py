@@ -29,7 +29,6 @@ TOKENS_A_PAIR = 45
 """Of an answer in our form, about."""
 
 
-
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a run has to do."""
 

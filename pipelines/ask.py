@@ -1,4 +1,4 @@
-"""Asking a language model for question-answer pairs about a text: the words, the form of an answer, and many at a time."""
+"""Asking a language model for question-answer pairs about texts: the words, the form of an answer, many at a time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 
 from manifests import Clip, Failed
+from manifests.text import TAG
 from pipelines.chat import Chat, Unanswered
 from pipelines.journal import Entry, Journal
 
@@ -45,7 +46,8 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def describe(clip: Clip) -> str:
     """Return what is known of a clip, as a model is told it; empty if nothing is."""
-    parts = [f"Transcript:\n{clip.text}"] if clip.text.strip() else []
+    text = TAG.sub("", clip.text).strip()
+    parts = [f"Transcript:\n{text}"] if text else []
     if captions := [f"- {caption}" for caption in clip.captions if caption.strip()]:
         parts.append("\n".join(["Descriptions:", *captions]))
     return "\n\n".join(parts)
@@ -85,7 +87,8 @@ def parse(content: str, count: int) -> Pairs:
 
 async def ask_all(chat: Chat, texts: dict[str, str], count: int, journal: Journal, watch: Watch) -> dict[str, str]:
     """Ask about every text and note the answers; return why some of them have none."""
-    waiting, failures = iter(texts.items()), {}
+    waiting = iter(texts.items())
+    failures: dict[str, str] = {}
     done = in_a_row = 0
 
     async def work() -> None:
@@ -96,13 +99,13 @@ async def ask_all(chat: Chat, texts: dict[str, str], count: int, journal: Journa
                 in_a_row = 0
             except Unanswered as nothing:
                 failures[key] = str(nothing)
+                in_a_row += 1
                 if nothing.reason == WRONG_ANSWER:  # another run would be told the same
                     journal.add(Entry(key=key, failed=str(nothing)))
-                in_a_row += 1
                 if in_a_row >= max(DOWN, 2 * chat.limits.parallel):
                     raise Failed(
                         f"{chat.url}: {in_a_row} texts in a row got no answer, the last for {nothing}; "
-                        f"{done - in_a_row + 1:,} answers are kept, run the same command again to go on"
+                        f"{done + 1 - len(failures):,} of {len(texts):,} are answered and kept, run it again to go on"
                     ) from None
             done += 1
             watch("annotate", done, len(texts))

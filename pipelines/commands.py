@@ -7,6 +7,7 @@ import time
 from manifests import Failed, UserError, files, load_recipe
 from manifests.console import Bars, console, hours, size, table
 from manifests.corpus import load_corpus, parse_source
+from manifests.join import merge
 from manifests.tables import FORMAT as MANIFEST_FORMAT
 from manifests.tables import read_table
 from pipelines.build import build as run_build
@@ -57,6 +58,9 @@ def scan(
         if result.absent:
             more = f" and {result.missing - len(result.absent):,} more" if result.missing > len(result.absent) else ""
             console.print(f"[dim]{corpus}:{split} lacks the audio of {', '.join(result.absent)}{more}[/]")
+    for corpus in sorted({c for c, _ in results}):
+        for line in merge([result.annotations for (c, _), result in results.items() if c == corpus]).told(corpus):
+            console.print(line, markup=False)
     short = [f"{c}:{s} {result.coverage:.1%}" for (c, s), result in results.items() if result.coverage < min_coverage]
     if short:
         raise Failed(f"below --min-coverage {min_coverage:.1%}: {', '.join(short)}; fetch what is missing, or lower it")

@@ -7,6 +7,7 @@ from collections import Counter
 import msgspec
 
 from manifests import AudioRef, Clip, files, load_corpus
+from manifests.join import Report, annotated
 from manifests.tables import Scanned, write_manifest
 from shards.audio import probe
 
@@ -40,6 +41,9 @@ class ScanResult(msgspec.Struct, frozen=True, kw_only=True):
     published: int
     """How many clips the corpus says the split has."""
 
+    annotations: Report
+    """What became of the question-answer pairs in ROOT/annotations/<corpus>/."""
+
     @property
     def coverage(self) -> float:
         """Share of the published clips whose audio is here."""
@@ -67,7 +71,8 @@ def scan(task: ScanTask) -> ScanResult:
         refused.append(Scanned(clip=Clip(id=clip_id, audio=()), state=reason, detail=detail))
 
     seen: dict[str, tuple[int | None, float]] = {}
-    rows = unique([look(raw, clip, seen) for clip in corpus.clips(raw, task.split, refuse)] + refused)
+    clips, report = annotated(task.root, corpus, corpus.clips(raw, task.split, refuse), refuse)
+    rows = unique([look(raw, clip, seen) for clip in clips] + refused)
     write_manifest(manifest_path(task.root, task.corpus, task.split), rows)
     return ScanResult(
         clips=len(rows),
@@ -77,6 +82,7 @@ def scan(task: ScanTask) -> ScanResult:
         seconds=sum(row.seconds for row in rows),
         bytes=sum(row.bytes for row in rows),
         published=corpus.split(task.split).clips,
+        annotations=report,
     )
 
 

@@ -91,6 +91,44 @@ def scan(
 
 
 @app.command()
+def annotate(
+    sources: Annotated[list[str], typer.Argument(help="CORPUS or CORPUS:SPLIT, as many as you like.")],
+    out: Annotated[str, typer.Option(help="The file to write; below ROOT/annotations/<corpus>/ the scan finds it.")],
+    root: Root = "data",
+    endpoint: Annotated[str, typer.Option(help="An OpenAI-compatible endpoint; without one, questions by rule.")] = "",
+    model: Annotated[str, typer.Option(help="The model to ask there. SALMONN_API_KEY holds the token.")] = "",
+    questions: Annotated[int, typer.Option(help="Questions a clip, at most.")] = 3,
+    per_minute: Annotated[float, typer.Option(help="Requests a minute, at most; 0 is as many as go.")] = 0.0,
+    parallel: Annotated[int, typer.Option(help="Requests at a time.")] = 8,
+    retries: Annotated[int, typer.Option(help="How often a request is tried again.")] = 5,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 120.0,
+    again: Annotated[bool, typer.Option("--again", help="Also ask anew what failed for good before.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count requests, tokens and cost, and ask nothing.")
+    ] = False,
+    price_in: Annotated[float, typer.Option(help="Price of a million tokens of prompt.")] = 0.0,
+    price_out: Annotated[float, typer.Option(help="Price of a million tokens of answer.")] = 0.0,
+) -> None:
+    """Make question-answer pairs about clips with text or captions, by rule or by a language model."""
+    from pipelines.annotate_commands import annotate as run
+
+    limits = (questions, per_minute, parallel, retries, timeout)
+    run(sources, root, out, endpoint, model, *limits, again, dry_run, price_in, price_out)
+
+
+@app.command()
+def export_annotations(
+    dataset: Annotated[str, typer.Argument(help="The folder of the dataset.")],
+    out: Annotated[str, typer.Option(help="The JSON file to write.")],
+    audio: Annotated[str, typer.Option(help="A folder for the FLAC files that the annotations name.")] = "",
+) -> None:
+    """Write a dataset's instructions in the format of the annotations released with SALMONN."""
+    from shards import commands as looking
+
+    looking.export(dataset, out, audio)
+
+
+@app.command()
 def build(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of its TOML file.")],
     out: Annotated[str, typer.Option(help="The folder of the dataset.")],
@@ -214,9 +252,10 @@ def demo(
 ) -> None:
     """Walk the whole road on the bundled miniature: scan, build, stream, train, evaluate, audit. CPU, no network."""
     from pipelines import commands as building
+    from pipelines.annotate_commands import annotate as ask
     from salmonn.demo import walk
 
-    walk(out, steps, scan=building.scan, build=building.build)
+    walk(out, steps, annotate=ask, scan=building.scan, build=building.build)
 
 
 def main() -> None:

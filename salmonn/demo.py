@@ -17,15 +17,19 @@ MINIATURES = Path(__file__).resolve().parents[1] / "tests" / "corpora"
 RECIPE = "mini"
 SHARD_MB = 1.0
 """So small that the miniature makes several shards a split."""
+ASKED = ("librispeech", "audiocaps", "wavcaps")
+"""Corpora about which questions are made, by rule: the annotations released with SALMONN ask about them too."""
 AGAIN = 5
 """Steps trained twice, to see that a resumed run gives the same losses."""
 STEPS_IN_ALL = 6
 
 
-def walk(out: str, steps: int, *, scan: Callable[..., None], build: Callable[..., None]) -> None:
+def walk(
+    out: str, steps: int, *, annotate: Callable[..., None], scan: Callable[..., None], build: Callable[..., None]
+) -> None:
     """Walk the road in the folder `out`; what an earlier walk has done is not done again.
 
-    `scan` and `build` are the commands of pipelines, handed in by the roof, since this package does not know that one.
+    `annotate`, `scan` and `build` are commands of pipelines, handed in by the roof: this package does not know that one.
     """
     if steps < 4 * AGAIN:
         raise UserError(f"--steps is {steps}; the demo needs at least {4 * AGAIN} to stop and resume in between")
@@ -36,17 +40,19 @@ def walk(out: str, steps: int, *, scan: Callable[..., None], build: Callable[...
         return
     begin = time.perf_counter()
     root, dataset = str(place / "corpora"), str(place / "dataset")
-    with step(1, "scan the bundled corpora"):
+    with step(1, "make questions about the bundled corpora, and scan them"):
         adopt(place / "corpora")
+        for corpus in ASKED:
+            annotate([corpus], root, str(place / "corpora" / "annotations" / corpus / "by-rule.json"))
         scan(sources(), root)
     with step(2, "build the dataset: shards, index, quarantine"):
-        console.print("  Three files are broken and two are missing, on purpose: each must be refused with its reason.")
+        console.print("  Some files are broken or missing, on purpose: each must be refused with its reason.")
         build(RECIPE, root, dataset, shard_mb=SHARD_MB)
     with step(3, "stream it"):
         deal(dataset)
     with step(4, f"train the tiny preset for {steps} steps, stop it in the middle, resume it"):
         learn(place, dataset, steps)
-    with step(5, "evaluate it on test-other"):
+    with step(5, "evaluate it on the test splits"):
         assess(place)
     with step(6, "audit the mixture"):
         look(place, dataset)

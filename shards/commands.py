@@ -136,3 +136,12 @@ def actual_sizes(url: str, recipe: str) -> dict[tuple[str, int], tuple[float, in
                     seconds, samples = seconds + sum(kept), samples + len(kept)
             sizes[stage, number] = (seconds, samples)
     return sizes
+
+
+def export(url: str, out: str, audio: str) -> None:
+    """Write a dataset in the format of the released annotations, and print what was written."""
+    from shards.export import export as run_export
+
+    made = run_export(Dataset(url), out, audio)
+    heard = f", {made.files:,} FLAC files below {audio}" if audio else ""
+    console.print(f"{out}: {made.rows:,} annotations of {made.samples:,} samples{heard}")

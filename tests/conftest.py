@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 
-from manifests import Instruction, Recipe, files
+from manifests import Instruction, Recipe, corpus_names, files
 from manifests.recipe import Row
 from manifests.tables import write_table
 from shards.audio import encode, pcm_md5
@@ -184,10 +184,13 @@ def root(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> Path:
     """A folder as fetch would leave it, with the miniatures as its corpora."""
     root = tmp_path_factory.mktemp("root")
     (root / "raw").mkdir()
-    for corpus in ("librispeech", "audiocaps"):
+    for corpus in corpus_names():
         (root / "raw" / corpus).symlink_to(corpora / corpus, target_is_directory=True)
     return root
 
+
+TWO = Path(__file__).parent / "two.toml"
+"""A recipe of two corpora and four tasks: quick to build."""
 
 CLUSTER = """
 import ray, sys
@@ -211,12 +214,12 @@ def cluster() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory, root: Path, cluster: str) -> Path:
-    """The dataset of the recipe `mini`, built with two workers."""
+    """The dataset of tests/two.toml, built with two workers."""
     from manifests import load_recipe
     from pipelines.build import build
     from pipelines.executor import Executor
 
     out = tmp_path_factory.mktemp("built") / "dataset"
     with Executor(2, cluster) as executor:
-        build(load_recipe("mini"), str(root), str(out), executor=executor, shard_bytes=2**20)
+        build(load_recipe(TWO), str(root), str(out), executor=executor, shard_bytes=2**20)
     return out

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import digests
+from conftest import TWO, digests
 
 from manifests import TooManyRefusals, UserError, load_corpus, load_recipe
 from pipelines.build import build
@@ -22,7 +22,7 @@ from pipelines.verify import verify, verify_index
 from shards import Dataset
 from shards.flac import flac_info
 
-MINI = load_recipe("mini")
+RECIPE = load_recipe(TWO)
 SHARD_BYTES = 2**20
 
 
@@ -31,9 +31,9 @@ def test_one_and_two_workers_twice_each_give_the_same_bytes(
 ) -> None:
     with Executor(1) as one:
         for name in ("first", "second"):
-            build(MINI, str(root), str(tmp_path / name), executor=one, shard_bytes=SHARD_BYTES)
+            build(RECIPE, str(root), str(tmp_path / name), executor=one, shard_bytes=SHARD_BYTES)
     with Executor(2, cluster) as two:
-        build(MINI, str(root), str(tmp_path / "third"), executor=two, shard_bytes=SHARD_BYTES)
+        build(RECIPE, str(root), str(tmp_path / "third"), executor=two, shard_bytes=SHARD_BYTES)
     expected = digests(built)
     assert len(expected) == 16
     for name in ("first", "second", "third"):
@@ -77,7 +77,7 @@ def test_a_conforming_clip_is_stored_byte_for_byte(root: Path, built: Path) -> N
 def test_a_second_build_has_nothing_to_do_and_does_not_start_ray(root: Path, built: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in built.rglob("*")}
     with Executor(2) as executor:
-        again = build(MINI, str(root), str(built), executor=executor, shard_bytes=SHARD_BYTES)
+        again = build(RECIPE, str(root), str(built), executor=executor, shard_bytes=SHARD_BYTES)
         assert executor.ray is None
     assert again.resumed and again.packed_shards == 0
     assert {path: path.stat().st_mtime_ns for path in built.rglob("*")} == before
@@ -109,7 +109,7 @@ def test_killing_the_build_at_random_moments_changes_no_byte(
 
 def start_build(root: Path, out: Path, cluster: str) -> subprocess.Popen[str]:
     """Start a build as a user would, by the command."""
-    command = [sys.executable, "-m", "salmonn.cli", "build", "mini", "--root", str(root), "--out", str(out)]
+    command = [sys.executable, "-m", "salmonn.cli", "build", str(TWO), "--root", str(root), "--out", str(out)]
     return subprocess.Popen(
         [*command, "--shard-mb", "1", "--address", cluster],
         stdout=subprocess.DEVNULL,
@@ -146,7 +146,7 @@ def test_an_output_of_another_recipe_is_refused_and_left_alone(root: Path, built
     other = tmp_path / "other.toml"
     other.write_text('title = "x"\n[[instruct]]\ntask = "asr"\ncorpus = "librispeech"\nsplits = ["dev-clean"]\n')
     before = digests(built)
-    with Executor(2) as executor, pytest.raises(UserError, match="made by the recipe 'mini', not 'other'"):
+    with Executor(2) as executor, pytest.raises(UserError, match="made by the recipe 'two', not 'other'"):
         build(load_recipe(other), str(root), str(built), executor=executor)
     assert digests(built) == before
     assert not (root / "manifests" / "librispeech" / "dev-clean.parquet").exists()
@@ -155,7 +155,7 @@ def test_an_output_of_another_recipe_is_refused_and_left_alone(root: Path, built
 def test_a_folder_that_holds_something_else_is_refused(root: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with Executor(2) as executor, pytest.raises(UserError, match=r"not empty and holds no dataset \(thesis.txt"):
-        build(MINI, str(root), str(tmp_path), executor=executor)
+        build(RECIPE, str(root), str(tmp_path), executor=executor)
 
 
 def test_verify_finds_every_planted_fault(built: Path, cluster: str, tmp_path: Path) -> None:
@@ -226,4 +226,4 @@ def test_the_plan_does_not_depend_on_where_the_corpora_lie(root: Path, tmp_path:
     import shutil
 
     shutil.copytree(root / "manifests", tmp_path / "manifests")
-    assert make_plan(MINI, str(tmp_path), SHARD_BYTES).digest == Dataset(built).manifest.plan
+    assert make_plan(RECIPE, str(tmp_path), SHARD_BYTES).digest == Dataset(built).manifest.plan

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import digests
+from conftest import TWO, digests
 
 
 def salmonn(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -83,11 +83,11 @@ def test_a_mistake_is_one_sentence_and_changes_nothing(workplace: Path, argument
 
 def test_mistakes_on_a_real_dataset_are_told_too(built: Path, tmp_path: Path) -> None:
     refused(salmonn("peek", built, "librispeech_1688-142285-0009"), "did you mean 'librispeech_1688-142285-000")
-    refused(salmonn("stream", built, "--recipe", "mini", "--stage", "activate"), "no stage 'activate'", "instruct")
+    refused(salmonn("stream", built, "--recipe", TWO, "--stage", "activate"), "no stage 'activate'", "instruct")
     refused(salmonn("audit", built, "--recipe", "minni"), "did you mean 'mini'?")
-    refused(salmonn("stream", built, "--recipe", "mini", "--max-seconds", "3"), "max_seconds is 3")
-    refused(salmonn("build", "librispeech-100", "--root", tmp_path, "--out", built), "made by the recipe 'mini'")
-    refused(salmonn("build", "mini", "--root", tmp_path, "--out", built, "--address", "ray://127.0.0.1:1"), "audiocaps")
+    refused(salmonn("stream", built, "--recipe", TWO, "--max-seconds", "3"), "max_seconds is 3")
+    refused(salmonn("build", "librispeech-100", "--root", tmp_path, "--out", built), "made by the recipe 'two'")
+    refused(salmonn("build", TWO, "--root", tmp_path, "--out", built, "--address", "ray://127.0.0.1:1"), "audiocaps")
 
 
 def test_an_unknown_command_or_option_names_the_nearest() -> None:
@@ -129,7 +129,7 @@ def test_a_damaged_dataset_fails_verification_with_exit_code_1(built: Path, tmp_
 
 
 def test_output_into_a_log_has_no_terminal_codes(built: Path) -> None:
-    done = salmonn("stream", built, "--recipe", "mini", "--steps", "5")
+    done = salmonn("stream", built, "--recipe", TWO, "--steps", "5")
     assert done.returncode == 0 and "\x1b" not in done.stdout + done.stderr
     assert "padding" in done.stdout
 
@@ -138,7 +138,7 @@ def test_interrupting_a_build_says_what_to_do(root: Path, cluster: str, tmp_path
     import signal
 
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "salmonn.cli", "build", "mini", "--root", str(root), "--out", str(out)]
+    command = [sys.executable, "-m", "salmonn.cli", "build", str(TWO), "--root", str(root), "--out", str(out)]
     process = subprocess.Popen(
         [*command, "--address", cluster],
         stdout=subprocess.PIPE,

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from conftest import TWO
 
 from manifests.catalogue import with_tables
 
@@ -82,7 +83,7 @@ def test_the_python_of_the_readme_runs(built: Path, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     for block in blocks("python"):
         names: dict[str, object] = {}
-        exec(compile(block.replace("librispeech-100", "mini"), "README.md", "exec"), names)  # noqa: S102
+        exec(compile(block.replace("librispeech-100", str(TWO)), "README.md", "exec"), names)  # noqa: S102
         if "facts" in names:
             assert names["facts"]["corpus"] == "librispeech"
         if "rows" in names:
