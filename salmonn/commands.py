@@ -47,25 +47,24 @@ def follow(config: TrainConfig, stop_after: int | None = None) -> tuple[RunResul
 
 
 def show_run(result: RunResult, lines: list[StepLog]) -> None:
-    """Print a call of `train` in at most ten rows: loss and token accuracy, in all and by task."""
+    """Print a call of `train`: loss and share of answer tokens hit, over its steps and by task."""
     if not lines:
         console.print(f"{result.run} is trained to step {result.steps}, nothing to do")
         return
-    tasks = sorted({task for line in lines for task in line.tasks})
-    shown = table("", "steps", "loss", *tasks, "padding", "waited", right=("loss", *tasks, "padding", "waited"))
-    width = max(EVERY, -(-len(lines) // 10))
-    for first in range(0, len(lines), width):
-        some = lines[first : first + width]
-        tokens = sum(line.tokens for line in some)
-        row = [f"{some[0].step}-{some[-1].step}", f"{sum(line.loss * line.tokens for line in some) / tokens:.3f}"]
-        for task in tasks:
-            of = [line.tasks[task] for line in some if task in line.tasks]
-            count = sum(part.tokens for part in of)
-            row.append(f"{sum(part.loss * part.tokens for part in of) / count:.3f}" if count else "-")
-        row.append(f"{sum(line.padding for line in some) / len(some):.1%}")
-        row.append(f"{sum(line.wait_seconds for line in some) / max(1e-9, sum(line.seconds for line in some)):.1%}")
-        shown.add_row(*row)
+    shown = table("", "steps", "loss", "hits", "padding", "waited", right=("loss", "hits", "padding", "waited"))
+    parts = spans(lines)
+    for part in parts:
+        tokens = sum(line.tokens for line in part)
+        hits = sum(task.accuracy * task.tokens for line in part for task in line.tasks.values())
+        shown.add_row(
+            f"{part[0].step}-{part[-1].step}",
+            f"{sum(line.loss * line.tokens for line in part) / tokens:.3f}",
+            f"{hits / tokens:.1%}",
+            f"{sum(line.padding for line in part) / len(part):.1%}",
+            f"{sum(line.wait_seconds for line in part) / max(1e-9, sum(line.seconds for line in part)):.1%}",
+        )
     console.print(shown)
+    show_tasks(parts)
     went = f"steps {lines[0].step} to {lines[-1].step}" + (
         f" (resumed at {result.resumed_from})" if result.resumed_from else ""
     )
@@ -74,6 +73,34 @@ def show_run(result: RunResult, lines: list[StepLog]) -> None:
     )
     if result.ended == "signal":
         console.print("asked to stop, and saved; run the same command again to go on")
+
+
+def spans(lines: list[StepLog]) -> list[list[StepLog]]:
+    """Cut the steps of a call into at most ten parts."""
+    width = max(EVERY, -(-len(lines) // 10))
+    return [lines[first : first + width] for first in range(0, len(lines), width)]
+
+
+def show_tasks(parts: list[list[StepLog]]) -> None:
+    """Print each task's loss and hits at the beginning and at the end of a call: has it been learnt at all?"""
+    names = sorted({task for part in parts for line in part for task in line.tasks})
+    columns = ("loss at first", "at last", "hits at first", "at last ")
+    shown = table("", "task", *columns, right=columns)
+    for name in names:
+        told = [summed(part, name) for part in parts]
+        seen = [one for one in told if one is not None]
+        (first_loss, first_hits), (last_loss, last_hits) = seen[0], seen[-1]
+        shown.add_row(name, f"{first_loss:.3f}", f"{last_loss:.3f}", f"{first_hits:.1%}", f"{last_hits:.1%}")
+    console.print(shown)
+
+
+def summed(part: list[StepLog], task: str) -> tuple[float, float] | None:
+    """Return a task's loss and share of hits over some steps, None if they hold none of its examples."""
+    of = [line.tasks[task] for line in part if task in line.tasks]
+    tokens = sum(one.tokens for one in of)
+    if not tokens:
+        return None
+    return sum(one.loss * one.tokens for one in of) / tokens, sum(one.accuracy * one.tokens for one in of) / tokens
 
 
 def evaluate(run: str, stage: str, limit: int | None, beams: int) -> None:

@@ -29,7 +29,7 @@ def walk(
 ) -> None:
     """Walk the road in the folder `out`; what an earlier walk has done is not done again.
 
-    `annotate`, `scan` and `build` are commands of pipelines, handed in by the roof: this package does not know that one.
+    `annotate`, `scan` and `build` are commands of pipelines, handed in by the roof: this package does not know it.
     """
     if steps < 4 * AGAIN:
         raise UserError(f"--steps is {steps}; the demo needs at least {4 * AGAIN} to stop and resume in between")
@@ -43,7 +43,8 @@ def walk(
     with step(1, "make questions about the bundled corpora, and scan them"):
         adopt(place / "corpora")
         for corpus in ASKED:
-            annotate([corpus], root, str(place / "corpora" / "annotations" / corpus / "by-rule.json"))
+            mine = [source for source in sources() if source.startswith(f"{corpus}:")]
+            annotate(mine, root, str(place / "corpora" / "annotations" / corpus / "by-rule.json"))
         scan(sources(), root)
     with step(2, "build the dataset: shards, index, quarantine"):
         console.print("  Some files are broken or missing, on purpose: each must be refused with its reason.")

@@ -11,6 +11,7 @@ import pytest
 
 from manifests import TASKS, Clip, UserError, corpus_names, files, load_corpus, load_recipe
 from manifests.tables import Scanned, from_row, to_row
+from pipelines.annotate import annotate_by_rule
 from pipelines.build import build
 from pipelines.executor import Executor
 from shards import Dataset, Stream
@@ -113,12 +114,19 @@ def test_the_aliases_people_type_resolve() -> None:
 
 
 @pytest.fixture(scope="module")
-def everything(root: Path, cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def everything(corpora: Path, cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The dataset of the recipe `mini`: every corpus, task, reader and renderer."""
-    out = tmp_path_factory.mktemp("everything") / "dataset"
+    place = tmp_path_factory.mktemp("everything")
+    (place / "raw").mkdir()
+    for name in corpus_names():
+        (place / "raw" / name).symlink_to(corpora / name, target_is_directory=True)
+    recipe = load_recipe("mini")
+    for name in ("librispeech", "audiocaps", "wavcaps"):
+        mine = [source for source in recipe.sources() if source[0] == name]
+        annotate_by_rule(mine, str(place), str(place / "annotations" / name / "by-rule.json"))
     with Executor(2, cluster) as executor:
-        build(load_recipe("mini"), str(root), str(out), executor=executor, shard_bytes=2**20)
-    return Dataset(out)
+        build(recipe, str(place), str(place / "dataset"), executor=executor, shard_bytes=2**20)
+    return Dataset(place / "dataset")
 
 
 def test_all_corpora_build_into_one_dataset_and_no_clip_vanishes(everything: Dataset, corpora: Path) -> None:
