@@ -12,15 +12,15 @@ from manifests.corpus import corpus_names, load_corpus
 from manifests.recipe import load_recipe, recipe_names
 from manifests.tasks import TASKS
 
-ACCESS = {"open": "download", "gated": "accept terms", "form": "sign a form", "manual": "bring your own audio"}
+ACCESS = {"open": "download", "gated": "accept terms", "form": "sign a form", "manual": "get it by hand"}
 
 
 def corpus_rows() -> Iterator[tuple[str, ...]]:
     """Yield name, title, access, licence, clips, hours, tasks of every corpus."""
     for name in corpus_names():
         facts = load_corpus(name).facts
-        clips = sum(split.clips for split in facts.splits.values())
-        hours = sum(split.hours for split in facts.splits.values())
+        splits = [split for one, split in facts.splits.items() if one not in facts.nested]
+        clips, hours = sum(split.clips for split in splits), sum(split.hours for split in splits)
         yield (
             name,
             facts.title,

@@ -49,6 +49,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     splits: dict[str, Split]
     spoken: bool = False
     """Whether some of its audio is synthesized from text: then the voices' engine shapes the bytes too."""
+    nested: tuple[str, ...] = ()
+    """Splits that another one holds whole, so that a sum must not count them twice."""
     aliases: dict[str, tuple[str, ...]] = {}
     """Other names people use: ``train-960`` for three splits."""
 

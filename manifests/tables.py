@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence, Sized
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec.structs import astuple
 
 from manifests import files
 from manifests.clips import Clip
 from manifests.errors import UserError
 
 FORMAT = "salmonn-manifest-1"
+GROUP = 16384
+"""Rows that a reader can take at a time."""
 
 SPAN = pa.struct(
     [
@@ -88,15 +92,62 @@ def from_row(row: dict[str, Any]) -> Scanned:
 
 
 def write_manifest(url: str, rows: Iterable[Scanned]) -> None:
-    """Write a manifest whole; the same rows give the same bytes."""
-    table = pa.Table.from_pylist([to_row(row) for row in rows], schema=SCHEMA)
-    write_table(url, table)
+    """Write a manifest whole, and no more than GROUP of its rows in memory; the same rows give the same bytes."""
+    left = iter(rows)
+    # Before the file is opened: rows that fail at once, for want of a corpus, leave not even a folder behind.
+    group = list(itertools.islice(left, GROUP))
+    if not group:
+        write_table(url, SCHEMA.empty_table())
+        return
+    with (
+        files.open_whole(url) as sink,
+        pq.ParquetWriter(sink, SCHEMA, compression="zstd", store_schema=True) as writer,
+    ):
+        while group:
+            writer.write_batch(to_batch(group), row_group_size=GROUP)
+            group = list(itertools.islice(left, GROUP))
+
+
+def to_batch(rows: Sequence[Scanned]) -> pa.RecordBatch:
+    """Return rows as columns under SCHEMA: what `to_row` says of each, many times faster than by a dict a row."""
+    facts = columns_of(rows)
+    facts |= columns_of(facts["clip"])
+    return pa.RecordBatch.from_arrays([to_array(facts[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+def columns_of(values: Sequence[msgspec.Struct]) -> dict[str, Sequence[Any]]:
+    """Return the fields of one kind of values, each with what it is in all of them."""
+    return dict(zip(values[0].__struct_fields__, zip(*map(astuple, values), strict=True), strict=True))
+
+
+def to_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return one column, and what is nested in it column by column."""
+    if pa.types.is_map(kind):
+        pairs = [pair for value in values if value for pair in sorted(value.items())]
+        keys, items = (to_array([pair[at] for pair in pairs], pa.string()) for at in (0, 1))
+        return pa.MapArray.from_arrays(bounds(values), keys, items)
+    if pa.types.is_list(kind):
+        content = to_array(list(itertools.chain.from_iterable(values)), kind.value_type)
+        return pa.ListArray.from_arrays(bounds(values), content, type=kind)
+    if pa.types.is_struct(kind):
+        rows = values if kind == PAIR else map(astuple, values)
+        columns = zip(*rows, strict=True) if values else [()] * kind.num_fields
+        arrays = [to_array(column, field.type) for field, column in zip(kind, columns, strict=True)]
+        return pa.StructArray.from_arrays(arrays, fields=list(kind))
+    if values and values.count(values[0]) == len(values):  # most columns say one thing all the way down
+        return pa.repeat(pa.scalar(values[0], kind), len(values))
+    return pa.array(values, kind)
+
+
+def bounds(values: Sequence[Sized]) -> pa.Array:
+    """Return where each list begins in all of them behind one another, and where the last ends."""
+    return pa.array(list(itertools.accumulate(map(len, values), initial=0)), pa.int32())
 
 
 def write_table(url: str, table: pa.Table) -> None:
     """Write a Parquet file whole, zstd-compressed, in row groups that a reader can take one at a time."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=16384, store_schema=True)
+    pq.write_table(table, sink, compression="zstd", row_group_size=GROUP, store_schema=True)
     files.write_whole(url, sink.getvalue())
 
 

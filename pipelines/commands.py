@@ -108,6 +108,11 @@ def build(
         resumed = ", the rest by an earlier run" if built.resumed else ""
         console.print(f"{out}: {built.packed_shards} shards written{resumed}, read back and verified ({took})")
     show_sources(built.sources)
+    for source in built.sources:
+        if words := sum(source.phones.values()):
+            told = ", ".join(f"{name} {count:,}" for name, count in source.phones.items())
+            unknown = source.phones.get("unknown", 0) / words
+            console.print(f"[dim]phones of {source.corpus}:{source.split}: {told}; {unknown:.2%} out of vocabulary[/]")
     console.print(f"[dim]digest {built.digest}[/]")
 
 

@@ -23,6 +23,7 @@ from shards.flac import RATE
 from shards.index import FORMAT, SCHEMA, File
 from shards.render import store
 from shards.sample import Sample, key_of
+from shards.speech import engine_of
 from shards.writer import ShardWriter, open_shard
 
 
@@ -61,6 +62,14 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
 def sources_of(clip: Clip) -> list[str]:
     """Name what a clip's audio is made of: files of the corpus, and voices."""
     return list(dict.fromkeys(f"speech:{ref.voice}" if ref.speech else ref.path for ref in clip.audio))
+
+
+def provenance_of(clip: Clip) -> str:
+    """Say how a clip's audio was made: who spoke what is synthesized, and by which recipe it was mixed."""
+    voices = list(dict.fromkeys(ref.voice for ref in clip.audio if ref.speech))
+    engines = [engine_of(voice) for voice in voices]
+    told = [f"speech by {e.name} {e.version}, voice {voice}" for e, voice in zip(engines, voices, strict=True)]
+    return "; ".join([*told, *filter(None, [clip.labels.get("recipe")])])
 
 
 class Tally:
@@ -135,6 +144,7 @@ def pack_clip(task: ShardTask, scanned: Scanned, writer: ShardWriter, tally: Tal
         gender=clip.gender,
         text=clip.text,
         license=clip.license,
+        provenance=provenance_of(clip),
         instructions=instructions,
     )
     writer.add(sample, stored, sources_of(clip), scanned.bytes)

@@ -7,6 +7,9 @@ import msgspec
 RATE = 16_000
 """Hz, of all stored audio: what Whisper and BEATs were trained on."""
 
+HEAD = 42
+"""Bytes at the start of a file that hold all of it: the mark, a block header and STREAMINFO."""
+
 
 class StreamInfo(msgspec.Struct, frozen=True):
     """What the header of a FLAC file says (RFC 9639, section 8.2)."""
@@ -20,7 +23,7 @@ class StreamInfo(msgspec.Struct, frozen=True):
 
 def flac_info(data: bytes) -> StreamInfo | None:
     """Return the header of `data` if it is a FLAC file, else None."""
-    if len(data) < 42 or data[:4] != b"fLaC" or data[4] & 0x7F != 0:
+    if len(data) < HEAD or data[:4] != b"fLaC" or data[4] & 0x7F != 0:
         return None
     packed = int.from_bytes(data[18:26], "big")
     return StreamInfo(

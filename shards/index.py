@@ -43,6 +43,7 @@ SCHEMA = pa.schema(
         field("gender", TEXT),
         field("text", TEXT),  # as published
         field("license", TEXT),
+        field("provenance", TEXT),
         field("tasks", TEXTS),  # one entry an instruction, like prompts and answers
         field("prompts", TEXTS),
         field("answers", pa.list_(pa.field("item", TEXTS, nullable=False))),

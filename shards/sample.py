@@ -41,6 +41,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     """The transcript as published; the answers hold it as it is trained on."""
     license: str
+    provenance: str = ""
+    """How made audio was made: engine, version and voice of synthesized speech, the recipe of a mixture."""
     instructions: tuple[Instruction, ...]
     """At least one."""
 

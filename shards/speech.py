@@ -73,13 +73,19 @@ def synthesize(text: str, voice: str, seed: int = 0) -> tuple[PCM, int]:
     """
     if not text.strip():
         raise UserError(f"there is no text to speak: {text!r} is empty; give at least a word")
-    engine, colon, rest = voice.partition(":")
-    speaker = find_engine(engine) if colon else EMBEDDED
+    _, colon, rest = voice.partition(":")
+    speaker = engine_of(voice)
     pcm, rate = speaker.synthesize(text, rest if colon else voice, seed)
     if not isinstance(pcm, np.ndarray) or pcm.dtype != np.int16 or pcm.ndim != 1:
         shape = f"{pcm.dtype} of shape {pcm.shape}" if isinstance(pcm, np.ndarray) else type(pcm).__name__
         raise UserError(f"the speech engine {speaker.name!r} returned {shape}; int16 samples of one channel are due")
     return pcm, rate
+
+
+def engine_of(voice: str) -> Engine:
+    """Return the engine behind a voice: ``engine:voice``, or a voice of the embedded one."""
+    engine, colon, _ = voice.partition(":")
+    return find_engine(engine) if colon else EMBEDDED
 
 
 def register(engine: Engine) -> None:

@@ -44,6 +44,7 @@ class ShardWriter:
             "gender",
             "text",
             "license",
+            "provenance",
         )
         self.rows.append(
             {name: getattr(sample, name) for name in same}

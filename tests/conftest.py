@@ -70,6 +70,7 @@ def build_world(folder: str, world: World, shards: int = 1) -> Dataset:
                         gender="",
                         text="",
                         license="CC0-1.0",
+                        provenance="",
                         instructions=tuple(instruction(task, clip_id) for task in tasks),
                     )
                     writer.add(sample, stored, [f"{place}.wav"], 2 * samples)

@@ -157,4 +157,6 @@ def test_pairs_mixtures_segments_and_speech_are_rendered(everything: Dataset) ->
     for corpus in ("gigaspeech", "voxceleb1", "librimix", "wikiqa", "inspec", "coreasoning"):
         assert "render" in rendered[corpus], corpus
     assert rendered["librispeech"] == {"copy"}
+    asked = everything.table("coreasoning", "test").to_pylist()[0]
+    assert re.match(r"speech by espeak-ng [\d.]+, voice \S+; ", asked["provenance"])
     assert rendered["covost2"] == {"transcode"}

@@ -64,6 +64,7 @@ def pack(folder: str, clips: list[tuple[Clip, tuple[str, ...]]]) -> Dataset:
                         gender=one.gender,
                         text=one.text,
                         license="CC0-1.0",
+                        provenance="",
                         instructions=tuple(made for task in tasks for made in instruct(TASKS[task], one, key)),
                     ),
                     Stored(flac=encode(pcm), samples=1600, pcm_md5=pcm_md5(pcm), action="transcode", source_rate=RATE),

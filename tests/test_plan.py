@@ -298,3 +298,39 @@ def test_a_small_row_of_great_weight_comes_round_as_often_as_asked(make_index: M
     counts = collections.Counter(order.weave(0)[0].tolist())
     assert counts[0] == counts[1] == 150
     assert set(collections.Counter(order.weave(0)[1][order.weave(0)[0] == 0].tolist()).values()) == {50}
+
+
+def test_rows_deal_only_clips_of_their_lengths_and_language(make_dataset: Callable[..., Dataset]) -> None:
+    from manifests import Recipe
+    from manifests.recipe import Row
+
+    world = {("librispeech", "dev-clean"): [(16_000 * second, ("asr",)) for second in (1, 2, 3, 4, 5)]}
+    dataset = make_dataset(world)
+    budget = Budget(seconds=60.0, examples=4, longest=30.0)
+
+    def dealt(**limits: object) -> list[float]:
+        row = Row(task="asr", corpus="librispeech", splits=("dev-clean",), **limits)  # type: ignore[arg-type]
+        order = Order(dataset, Recipe(title="x", name="x", instruct=(row,)), "instruct", 0, budget)
+        return sorted(order.queues[0].seconds.tolist())
+
+    assert dealt(min_seconds=2.0, max_seconds=4.0) == [2.0, 3.0, 4.0]
+    assert dealt(language="en") == [1.0, 2.0, 3.0, 4.0, 5.0]
+    with pytest.raises(UserError, match="no example"):
+        dealt(language="de")
+
+
+def test_a_temperature_lifts_small_rows_as_it_says(make_dataset: Callable[..., Dataset]) -> None:
+    from manifests import Recipe
+    from manifests.recipe import Row
+
+    world = {
+        ("librispeech", "dev-clean"): [(1600, ("asr",))] * 16,
+        ("librispeech", "dev-other"): [(1600, ("asr",))] * 4,
+    }
+    dataset = make_dataset(world)
+    rows = tuple(Row(task="asr", corpus="librispeech", splits=(split,)) for split in ("dev-clean", "dev-other"))
+    budget = Budget(seconds=60.0, examples=4, longest=30.0)
+    for power, shares in ((1.0, [0.8, 0.2]), (0.5, [2 / 3, 1 / 3]), (0.0, [0.5, 0.5])):
+        recipe = Recipe(title="x", name="x", instruct=rows, temperature={"instruct": power})
+        order = Order(dataset, recipe, "instruct", 0, budget)
+        assert order.shares.tolist() == pytest.approx(shares)

@@ -12,7 +12,20 @@ import pytest
 
 from shards import Dataset
 
-FIELDS = ("key", "id", "corpus", "split", "samples", "seconds", "language", "speaker", "gender", "text", "license")
+FIELDS = (
+    "key",
+    "id",
+    "corpus",
+    "split",
+    "samples",
+    "seconds",
+    "language",
+    "speaker",
+    "gender",
+    "text",
+    "license",
+    "provenance",
+)
 
 
 @pytest.fixture(scope="module")

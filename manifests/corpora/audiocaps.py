@@ -44,9 +44,10 @@ def clips(root: str, split: str, refuse: Refuse) -> Iterator[Clip]:
     folder = f"audio/{part}"
     found = {name.rsplit(".", 1)[0]: f"{folder}/{name}" for name in files.names(files.join(root, folder))}
     for (video, start), captions in read_captions(files.join(root, table), f"audiocaps/{table}", refuse).items():
-        path = next((found[stem] for stem in (f"{video}_{start}", f"Y{video}", video) if stem in found), "")
+        stem = f"{video}_{start}"
+        path = found.get(stem) or found.get(f"Y{video}") or found.get(video, "")
         yield Clip(
-            id=f"{prefix}/{video}_{start}",
+            id=f"{prefix}/{stem}",
             audio=(AudioRef(path=path),) if path else (),
             captions=tuple(captions),
             license="MIT",
