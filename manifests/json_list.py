@@ -107,8 +107,9 @@ class Reader:
                 if not self.more():
                     raise self.broken(error.msg if isinstance(error, json.JSONDecodeError) else str(error)) from None
             else:
-                # A number at the end of the chunk may go on in the next.
-                if end < len(self.text) or not self.more():
+                # A number at the end of the chunk may go on in the next: of "0." or "1e" only the digit is read.
+                goes_on = not self.text[end : end + 3].strip(".eE+-0123456789")
+                if not (goes_on and end + 3 > len(self.text)) or not self.more():
                     self.at = end
                     return value
 

@@ -162,7 +162,7 @@ def read_table(url: str, schema_format: str, columns: list[str] | None = None) -
             if found != schema_format:
                 raise UserError(f"{files.redact(url)} has the format {found!r}, not {schema_format!r}: make it anew")
             return parquet.read(columns=columns)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{files.redact(url)} is not a whole Parquet file ({error}); make it anew") from None
 
 

@@ -397,10 +397,8 @@ def test_gain_is_a_factor_and_clips(tmp_path: Path, gain: float) -> None:
 def test_a_span_is_a_slice(start: int, length: int | None, spans: Path) -> None:
     wave = soundfile.read(spans / "a.wav", dtype="int16")[0]
     ref = AudioRef(path="a.wav", start=start / RATE, seconds=None if length is None else length / RATE)
+    # A span may be longer than the file: then it ends with it.
     wanted = wave[start:] if length is None else wave[start : start + length]
-    if length is not None and start + length > len(wave):
-        assert refusal(spans, ref) == "truncated"
-        return
     of = stored(spans, ref)
     assert np.array_equal(samples(of), wanted)
     assert of.action == ("transcode" if start == 0 and length is None else "render")

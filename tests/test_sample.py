@@ -198,7 +198,7 @@ def test_a_sample_is_json_with_sorted_names_and_no_nulls() -> None:
     found = json.loads(sample.encode())
     assert list(found) == sorted(found)
     assert None not in found.values()
-    assert found["instructions"] == [{"answers": ["Caf\u00e9"], "prompt": "Say.", "task": "asr"}]
+    assert found["instructions"] == [{"answers": ["Caf\u00e9"], "prompt": "Say.", "slot": "", "task": "asr"}]
     assert set(found) == set(Sample.__struct_fields__)
     assert not hasattr(Clip, "key"), "keys are made by key_of alone"
 
