@@ -37,10 +37,10 @@ demo: $(READY)  ## the whole road on bundled speech: scan, build, stream, train,
 	@$(BIN)/salmonn demo --out $(DEMO)
 
 test: $(READY)  ## the tests, under five minutes
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-all: $(READY)  ## the tests and the slow suites
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 bench: $(READY)  ## how near build and stream come to their limits, in one run each
 	$(BIN)/python benchmarks/build.py

@@ -108,7 +108,7 @@ def evaluate(run: str, stage: str, limit: int | None, beams: int) -> None:
     show_scores(assess(run, stage, limit, beams))
 
 
-def assess(run: str, stage: str, limit: int | None, beams: int) -> EvaluationResult:
+def assess(run: str, stage: str, limit: int | None, beams: int, max_new_tokens: int = 200) -> EvaluationResult:
     """Evaluate a run with a bar."""
     require_run(run)
     from salmonn.evaluation import evaluate as run_evaluation
@@ -122,7 +122,7 @@ def assess(run: str, stage: str, limit: int | None, beams: int) -> EvaluationRes
             bars("evaluate", done, total)
 
         total = count_examples(run, stage, limit)
-        return run_evaluation(run, stage=stage, limit=limit, beams=beams, on_batch=note)
+        return run_evaluation(run, stage=stage, limit=limit, beams=beams, max_new_tokens=max_new_tokens, on_batch=note)
 
 
 def require_run(run: str) -> None:

@@ -137,7 +137,7 @@ def assess(place: Path) -> None:
     """Answer and score the test split, and say what the scores mean."""
     from salmonn.commands import assess, show_scores
 
-    show_scores(assess(str(place / "run"), "evaluate", None, 1))
+    show_scores(assess(str(place / "run"), "evaluate", None, 1, max_new_tokens=100))
     console.print(
         "  These scores are bad, and honestly so: random weights, four minutes of speech and a minute of training\n"
         "  teach the model what an answer looks like, not to hear. They show that the road is whole."
