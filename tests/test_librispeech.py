@@ -188,3 +188,18 @@ def test_any_tree_in_the_published_format_is_read_back_exactly(world: dict, spli
         clips = read(folder, split)
     assert len(clips) == len(expected)
     assert {c.id: (c.audio[0].path, c.text, c.speaker, c.gender) for c in clips} == expected
+
+
+def test_lhotse_reads_the_same_utterances_from_the_miniature(corpora: Path) -> None:
+    from lhotse.recipes import prepare_librispeech
+
+    (manifests,) = prepare_librispeech(corpora / "librispeech" / "LibriSpeech", dataset_parts=["dev-clean"]).values()
+    theirs = {one.id: (one.text, one.speaker) for one in manifests["supervisions"]}
+    ours = {
+        clip.id.removeprefix("librispeech/"): (clip.text, clip.speaker.removeprefix("librispeech/"))
+        for clip in load_corpus("librispeech").clips(corpora / "librispeech", "dev-clean")
+    }
+    assert ours == theirs
+    paths = {one.id: one.sources[0].source for one in manifests["recordings"]}
+    for clip in load_corpus("librispeech").clips(corpora / "librispeech", "dev-clean"):
+        assert paths[clip.id.removeprefix("librispeech/")].endswith(clip.audio[0].path)

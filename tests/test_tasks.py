@@ -335,3 +335,19 @@ def test_translations_are_answered_as_published() -> None:
 
 def test_keywords_are_one_answer() -> None:
     assert answers("keyword_extraction", clip(labels={"keywords": "neural nets; ears"})) == ("neural nets, ears",)
+
+
+def test_torchaudio_parses_cmudict_to_the_same_phones(tmp_path: Path) -> None:
+    """Its parser takes the older layout, so a part of our file is written in that one: WORD  PH1 PH2, upper case."""
+    from torchaudio.datasets import CMUDict
+
+    words = {word: phones for word, phones in lexicons()["cmudict"].items() if word.isalpha()}
+    chosen = dict(list(words.items())[::97])
+    folder = tmp_path
+    lines = [f"{word.upper()}  {' '.join(phones)}" for word, phones in chosen.items()]
+    (folder / "cmudict-0.7b").write_text(";;; part of CMUdict\n" + "\n".join(lines) + "\n", encoding="latin-1")
+    (folder / "cmudict-0.7b.symbols").write_text("\n".join(sorted(CMUDICT_39)) + "\n")
+    read = CMUDict(folder, exclude_punctuations=True, download=False)
+    told = {word.lower(): tuple(phones) for word, phones in (read[place] for place in range(len(read)))}
+    assert len(told) > 1000
+    assert told == chosen
