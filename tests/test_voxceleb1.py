@@ -316,3 +316,21 @@ def test_the_published_lists_are_read_whole(tmp_path: Path) -> None:
     assert len(pairs) == PAIRS * 1211 * 123
     assert not {speaker(side) for clip in pairs for side in sides(clip)} & {speaker(side) for side in tried}
     assert len({clip.id for clip in pairs}) == len(pairs)
+
+
+def test_lhotse_finds_the_same_utterances_speakers_and_genders(corpora: Path) -> None:
+    from lhotse.recipes.voxceleb import _prepare_voxceleb_v1
+
+    root = corpora / "voxceleb1"
+    theirs = {
+        str(Path(recording.sources[0].source).relative_to(root)): (one.speaker, one.gender)
+        for part in _prepare_voxceleb_v1(root, 1).values()
+        for one, recording in zip(part["supervisions"], part["recordings"], strict=True)
+    }
+    ours = {}
+    for split in ("dev", "test"):
+        for clip in load_corpus("voxceleb1").clips(root, split, lambda *_: None):
+            if clip.audio and (root / clip.audio[0].path).exists():
+                ours[clip.audio[0].path] = (clip.speaker.removeprefix("voxceleb1/"), clip.gender[0])
+    assert len(ours) == 11
+    assert ours == theirs
