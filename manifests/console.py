@@ -16,14 +16,19 @@ EVERY = 30.0
 WIDTH = 140
 """Columns of a log, which has no width of its own."""
 
+FIRST = 24
+"""Columns that the first column of a table keeps."""
+
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def table(title: str, *columns: str, right: tuple[str, ...] = ()) -> Table:
     """Return an empty table; the columns named in `right` hold numbers."""
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", header_style="dim")
+    for place, column in enumerate(columns):
+        # On a narrow terminal the names that say what a row is about are the last to be cut.
+        width = FIRST if place == 0 else None
+        made.add_column(column, justify="right" if column in right else "left", header_style="dim", min_width=width)
     return made
 
 

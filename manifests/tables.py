@@ -69,18 +69,6 @@ class Scanned(msgspec.Struct, frozen=True, kw_only=True):
     """Length by the headers of its files, 0 where they cannot be read: an estimate, the build measures."""
 
 
-def to_row(scanned: Scanned) -> dict[str, Any]:
-    """Return the row of one clip under SCHEMA."""
-    clip = scanned.clip
-    row = {field: getattr(clip, field) for field in ("id", "join", "language", "speaker", "gender", "text", "license")}
-    row |= {"state": scanned.state, "detail": scanned.detail, "bytes": scanned.bytes, "seconds": scanned.seconds}
-    row["audio"] = [{field: getattr(ref, field) for field in ref.__struct_fields__} for ref in clip.audio]
-    row["translations"], row["labels"] = sorted(clip.translations.items()), sorted(clip.labels.items())
-    row["captions"] = list(clip.captions)
-    row["questions"] = [{"question": question, "answer": answer} for question, answer in clip.questions]
-    return row
-
-
 def from_row(row: dict[str, Any]) -> Scanned:
     """Return the clip of one row."""
     facts = {name: row[name] for name in ("id", "audio", "join", "language", "speaker", "gender", "text", "license")}
