@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import soundfile
-from speech import write_corpus
 
 from manifests import load_recipe
 from pipelines.build import build
@@ -24,6 +23,7 @@ from pipelines.layout import make_plan, tasks_of
 from pipelines.pack import pack
 from pipelines.scan import ScanTask, scan
 from shards import Dataset
+from speech import write_corpus
 
 RECIPE = """
 title = "benchmark"

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import soundfile
-from speech import MINIATURE
 
 from pipelines.scan import ScanTask, scan
+from speech import MINIATURE
 
 CHAPTER = 48
 """Utterances a chapter: LibriSpeech has 281,241 in 5,831."""

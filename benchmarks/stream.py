@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import webdataset
-from speech import write_corpus
 
 from build import RECIPE, SHARD_BYTES
 from manifests import load_recipe
 from pipelines.build import build
 from pipelines.executor import Executor
 from shards import Dataset, Stream
+from speech import write_corpus
 
 EXAMPLES = 8
 

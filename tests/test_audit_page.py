@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from test_audit import Made, World, build, clean, recipe_of
 
 from manifests import Recipe
 from manifests.recipe import Row
@@ -20,6 +19,7 @@ from shards.audit import Report, audit, listen, page, plots, write
 from shards.audit.digits import LONGEST_TEXT, shown
 from shards.audit.report import FORMAT
 from shards.flac import RATE
+from test_audit import Made, World, build, clean, recipe_of
 
 HOSTILE = (
     "<script>alert(1)</script>",

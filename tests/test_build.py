@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import TWO, digests
 
+from conftest import TWO, digests
 from manifests import TooManyRefusals, UserError, load_corpus, load_recipe
 from pipelines.build import build
 from pipelines.executor import Executor

@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import TWO
 
+from conftest import TWO
 from manifests.catalogue import with_tables
 
 TOP = Path(__file__).parents[1]

@@ -12,7 +12,6 @@ import msgspec
 import pytest
 import soundfile
 import torch
-from tiny_model import MODEL, ToneStream, config, example, tone
 
 from manifests.errors import UserError
 from salmonn.evaluation import Answer, EvaluationResult, answer_all, score_task, write_result
@@ -20,6 +19,7 @@ from salmonn.generation import generate
 from salmonn.model import Salmonn
 from salmonn.run import load_run
 from salmonn.trainer import run_training
+from tiny_model import MODEL, ToneStream, config, example, tone
 
 torch.set_num_threads(2)
 

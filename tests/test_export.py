@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import World, digests, tone, write_dataset, write_source
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import World, digests, tone, write_dataset, write_source
 from manifests import TASKS, AudioRef, Clip, Failed, Instruction
 from manifests.annotations import Annotations
 from manifests.join import QUESTIONS, join

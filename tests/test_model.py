@@ -9,12 +9,12 @@ import msgspec
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
-from tiny_model import MODEL, WORDS, tone
 
 from manifests.errors import UserError
 from manifests.settings import convert
 from salmonn.config import LLMConfig, SalmonnConfig, load_preset, preset_names
 from salmonn.model import Salmonn, until
+from tiny_model import MODEL, WORDS, tone
 
 torch.set_num_threads(2)
 PROMPTS = [

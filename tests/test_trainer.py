@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from tiny_model import MODEL, ToneStream, config, example
 
 from manifests.errors import UserError
 from manifests.settings import convert
@@ -22,6 +21,7 @@ from salmonn.optimizer import learning_rate, make_optimizer
 from salmonn.run import Log, StepLog, load_run
 from salmonn.train_config import BatchConfig, TrainConfig, differences, resolve
 from salmonn.trainer import Trainer, run_training
+from tiny_model import MODEL, ToneStream, config, example
 
 torch.set_num_threads(2)
 
