@@ -16,15 +16,37 @@ from manifests.errors import UserError, nearest
 from manifests.settings import read_toml
 
 FOLDER = Path(__file__).parent / "corpora"
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip", ".7z")
+"""Suffixes of what is unpacked after it was fetched."""
 
 
 class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file to fetch, and how to know that it is the right one."""
 
     url: str
+    mirrors: tuple[str, ...] = ()
+    """Other addresses of the same bytes."""
     md5: str = ""
     sha256: str = ""
     bytes: int = 0
+    name: str = ""
+    """Its name here, by default the last part of the address; unique in the corpus."""
+    into: str = ""
+    """The folder, in that of the corpus, that it goes into: itself, or what it holds."""
+    unpack: bool | None = None
+    """Whether it is unpacked; by default if its suffix is that of an archive."""
+    by_hand: bool = False
+    """Whether it takes credentials that only a person gets: it is known by its digest, and not fetched."""
+
+    @property
+    def file_name(self) -> str:
+        """Its name here."""
+        return self.name or self.url.split("?")[0].rsplit("/", 1)[-1]
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is unpacked."""
+        return self.file_name.endswith(ARCHIVES) if self.unpack is None else self.unpack
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +69,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     language: str
     tasks: tuple[str, ...]
     splits: dict[str, Split]
+    archives: tuple[Archive, ...] = ()
+    """What all splits share."""
+    links: dict[str, str] = {}
+    """Folders of other corpora that this one reads: their place in its folder to ``<corpus>/<folder>``."""
     spoken: bool = False
     """Whether some of its audio is synthesized from text: then the voices' engine shapes the bytes too."""
     nested: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import stat
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
@@ -17,18 +18,23 @@ import fsspec
 from manifests.errors import UserError
 
 # Other fsspec schemes can run shells or unpack archives on a name alone; a name from outside must not.
-SCHEMES = ("file", "http", "https", "s3", "gs", "hf", "memory")
+SCHEMES = ("file", "http", "https", "s3", "gs", "hf", "memory", "archive")
 
 
 def filesystem(url: str | Path) -> tuple[Any, str]:
     """Return the fsspec file system of `url` and the path in it."""
     text = os.fspath(url)
-    scheme = text.split("://", 1)[0] if "://" in text else "file"
+    scheme, _, rest = text.partition("://") if "://" in text else ("file", "", text)
+    if scheme == "archive":
+        from manifests import mounts  # they read tables, which are read by us
+
+        return mounts.mounted(rest), rest
     if "::" in text or scheme not in SCHEMES:
         raise UserError(
             f"cannot use the address {redact(text)!r}; it must be a path or begin with {', '.join(SCHEMES)}"
         )
-    fs, path = fsspec.core.url_to_fs(text)
+    # Other processes write to the same store: what it listed before is no longer so.
+    fs, path = fsspec.core.url_to_fs(text, **({"use_listings_cache": False} if scheme in ("s3", "gs") else {}))
     return fs, str(path)
 
 
@@ -85,10 +91,11 @@ def size(url: str | Path) -> int | None:
         return None
 
 
-def read_head(url: str | Path, length: int) -> tuple[bytes, int] | None:
-    """Return the first `length` bytes of the file at `url` and its size, None if there is no regular file.
+def read_head(url: str | Path, length: int) -> tuple[bytes, int, int] | None:
+    """Return the first `length` bytes of the file at `url`, its size and its stamp, None if there is no regular file.
 
-    The head of a file that is there and cannot be read is empty: who needs it finds out why.
+    The stamp is a number that changes with the content: the time of change in nanoseconds, or made of what an object
+    store says. The head of a file that is there and cannot be read is empty: who needs it finds out why.
     """
     try:
         if is_local(url):
@@ -96,14 +103,20 @@ def read_head(url: str | Path, length: int) -> tuple[bytes, int] | None:
             handle = os.open(local(url), os.O_RDONLY | os.O_NONBLOCK)
             try:
                 about = os.fstat(handle)
-                return (os.read(handle, length), about.st_size) if stat.S_ISREG(about.st_mode) else None
+                regular = stat.S_ISREG(about.st_mode)
+                return (os.read(handle, length), about.st_size, about.st_mtime_ns) if regular else None
             finally:
                 os.close(handle)
-        found = size(url)
-        return (read_range(url, 0, length)[:length] if found else b"", found) if found is not None else None
+        fs, path = filesystem(url)
+        told = fs.info(path)
+        if told["type"] != "file":
+            return None
+        changed = next((told[name] for name in ("ETag", "etag", "sha256", "mtime", "LastModified") if name in told), "")
+        head = read_range(url, 0, length)[:length] if told["size"] else b""
+        return head, int(told["size"]), zlib.crc32(str(changed).encode())
     except (OSError, ValueError):
         found = size(url)
-        return None if found is None else (b"", found)
+        return None if found is None else (b"", found, 0)
 
 
 def local(url: str | Path) -> str:
@@ -153,13 +166,9 @@ def walk(folder: str | Path, suffix: str = "") -> list[str]:
     """Sorted paths, relative to `folder`, of all files below it that end with `suffix`."""
     if is_local(folder):
         top = local(folder)
-        found = [
-            os.path.relpath(os.path.join(here, name), top).replace(os.sep, "/")
-            for here, _, files in os.walk(top, followlinks=True)
-            for name in files
-            if name.endswith(suffix)
-        ]
-        return sorted(found)
+        walked = ((here, name) for here, _, found in os.walk(top, followlinks=True) for name in found)
+        wanted = (os.path.join(here, name) for here, name in walked if name.endswith(suffix))
+        return sorted(os.path.relpath(path, top).replace(os.sep, "/") for path in wanted)
     fs, path = filesystem(folder)
     prefix = path.rstrip("/") + "/"
     return sorted(str(name).removeprefix(prefix) for name in fs.find(path) if str(name).endswith(suffix))
@@ -205,6 +214,32 @@ def write_whole(url: str | Path, content: bytes) -> None:
     """Write `content` to `url`, whole or not at all."""
     with open_whole(url) as file:
         file.write(content)
+
+
+def write_new(url: str | Path, content: bytes) -> bool:
+    """Write `content` to `url` if there is nothing yet, whole or not at all; return whether it was us who did."""
+    if is_local(url):  # a hard link never replaces; on object stores, a conditional put
+        place = Path(local(url))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        attempt = place.with_name(f".{place.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        try:
+            with open(attempt, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(attempt, place)
+        except FileExistsError:
+            return False
+        finally:
+            attempt.unlink(missing_ok=True)
+        sync_folder(place.parent)
+        return True
+    fs, path = filesystem(url)
+    try:
+        fs.pipe_file(path, content, mode="create")
+    except FileExistsError:
+        return False
+    return True
 
 
 def remove_attempts(folder: str | Path) -> int:

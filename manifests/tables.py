@@ -53,6 +53,11 @@ SCHEMA = pa.schema(
     ],
     metadata={"format": FORMAT},
 )
+SEEN = pa.schema(
+    [pa.field("stamp", pa.int64(), nullable=False), pa.field("verified", pa.bool_(), nullable=False)],
+    metadata={"format": "salmonn-seen-1"},
+)
+"""What a scan saw of the files on this machine, row by row of the manifest. No dataset holds it."""
 
 
 class Scanned(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +72,10 @@ class Scanned(msgspec.Struct, frozen=True, kw_only=True):
     """Size of all its audio files."""
     seconds: float = 0.0
     """Length by the headers of its files, 0 where they cannot be read: an estimate, the build measures."""
+    stamp: int = 0
+    """Changes with the content of its files (their times of change). Not a fact of the corpus, so kept in SEEN."""
+    verified: bool = False
+    """Whether all its files came from archives whose digests were checked. Kept in SEEN, too."""
 
 
 def from_row(row: dict[str, Any]) -> Scanned:
@@ -75,7 +84,7 @@ def from_row(row: dict[str, Any]) -> Scanned:
     facts["translations"], facts["labels"] = dict(row["translations"]), dict(row["labels"])
     facts["captions"] = row["captions"]
     facts["questions"] = [(pair["question"], pair["answer"]) for pair in row["questions"]]
-    scanned = {name: row[name] for name in ("state", "detail", "bytes", "seconds")}
+    scanned = {name: row[name] for name in ("state", "detail", "bytes", "seconds", "stamp", "verified") if name in row}
     return Scanned(clip=msgspec.convert(facts, Clip), **scanned)
 
 
@@ -134,9 +143,32 @@ def bounds(values: Sequence[Sized]) -> pa.Array:
 
 def write_table(url: str, table: pa.Table) -> None:
     """Write a Parquet file whole, zstd-compressed, in row groups that a reader can take one at a time."""
+    files.write_whole(url, to_bytes(table))
+
+
+def write_tables(url: str, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write tables behind one another as one Parquet file, with as little of them in memory as a row group takes.
+
+    The row groups, and so the bytes, do not depend on how the rows are cut into tables.
+    """
+    with files.open_whole(url) as sink, pq.ParquetWriter(sink, schema, compression="zstd", store_schema=True) as writer:
+        held: list[pa.Table] = []
+        for table in tables:
+            held.append(table.cast(schema).replace_schema_metadata(schema.metadata))
+            while sum(part.num_rows for part in held) >= GROUP:
+                rows = pa.concat_tables(held)
+                writer.write_table(rows.slice(0, GROUP).combine_chunks(), row_group_size=GROUP)
+                held = [rows.slice(GROUP)]
+        rows = pa.concat_tables([schema.empty_table(), *held]).combine_chunks()
+        if rows.num_rows:
+            writer.write_table(rows, row_group_size=GROUP)
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", row_group_size=GROUP, store_schema=True)
-    files.write_whole(url, sink.getvalue())
+    return sink.getvalue()
 
 
 def read_table(url: str, schema_format: str, columns: list[str] | None = None) -> pa.Table:
@@ -154,7 +186,23 @@ def read_table(url: str, schema_format: str, columns: list[str] | None = None) -
             raise UserError(f"{files.redact(url)} is not a whole Parquet file ({error}); make it anew") from None
 
 
-def read_manifest(url: str, first: int = 0, count: int | None = None) -> list[Scanned]:
-    """Return `count` rows of a manifest from row `first` on, all if None."""
-    table = read_table(url, FORMAT).slice(first, count)
-    return [from_row(row) for row in table.to_pylist()]
+def read_metadata(url: str) -> dict[bytes, bytes]:
+    """Return what the head of a Parquet file says; empty if there is no such file, or it is not whole."""
+    if not files.exists(url):
+        return {}
+    with files.open_read(url) as file:
+        try:
+            return dict(pq.read_metadata(file).metadata or {})
+        except (pa.ArrowException, OSError):
+            return {}
+
+
+def read_manifest(url: str) -> list[Scanned]:
+    """Return the rows of a manifest."""
+    return [from_row(row) for row in read_table(url, FORMAT).to_pylist()]
+
+
+def read_group(url: str, group: int) -> list[Scanned]:
+    """Return the rows of one row group of a Parquet file with the columns of a manifest, and read no other."""
+    with files.open_read(url) as file:
+        return [from_row(row) for row in pq.ParquetFile(file).read_row_group(group).to_pylist()]

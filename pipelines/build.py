@@ -1,25 +1,23 @@
-"""Build: scan what is not scanned, plan, pack, verify, and write dataset.json last. Running it again resumes."""
+"""Build: scan what is new, plan, pack, read back, and write dataset.json last. Running it again resumes or renews."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 
-from manifests import Recipe, TooManyRefusals, UserError, files, load_corpus
+from manifests import Recipe, UserError, files
+from manifests.trees import link
+from pipelines.budget import BUDGET, Allowance
 from pipelines.executor import Executor, Watch
 from pipelines.finish import finish
-from pipelines.layout import SHARD_BYTES, Plan, ShardTask, make_plan, tasks_of
-from pipelines.pack import Commit, pack, read_commit
-from pipelines.scan import ScanResult, ScanTask, manifest_path, raw_folder, scan
-from shards.index import Dataset, Source
-
-BUDGET = 0.05
-GRACE = 10
-"""So many clips may be refused before the budget counts: a share of a handful says nothing."""
+from pipelines.layout import SHARD_BYTES, Frozen, Lot, ShardTask, lay_out, make_plan, seen_digests
+from pipelines.pack import Commit, pack, read_commit, read_record, write_commit
+from pipelines.place import finished, locked, prepare, refuse_foreign
+from pipelines.renew import OLD, commit_in, compatible, kept_shards, read_frozen, remember
+from pipelines.rescan import scan_missing
+from shards.index import Source
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,32 +29,15 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     """Whether some or all of the work had been done by an earlier run."""
     packed_shards: int
     """How many shards this run wrote; 0 if there was nothing to do."""
+    kept_shards: int = 0
+    """How many shards of an earlier dataset in this place are still right."""
+    kept_clips: int = 0
+    """Of the clips in the shards written, how many took their audio from an earlier dataset."""
+    actions: dict[str, int] = {}
+    """What was done to the other clips: copy, transcode or render, to samples of audio."""
+    written: int = 0
+    """Bytes of the shards written."""
     sources: tuple[Source, ...]
-
-
-def scan_missing(
-    sources: list[tuple[str, str]], root: str, executor: Executor, watch: Watch
-) -> dict[tuple[str, str], ScanResult]:
-    """Scan the splits that have no manifest yet, after checking that all their files are there."""
-    todo = [source for source in sources if not files.exists(manifest_path(root, *source))]
-    return scan_all(todo, root, executor, watch)
-
-
-def scan_all(
-    sources: list[tuple[str, str]], root: str, executor: Executor, watch: Watch
-) -> dict[tuple[str, str], ScanResult]:
-    """Scan splits on Ray; UserError before any work if the published files of one are not there."""
-    for corpus, split in sources:
-        # Readers raise before their first clip if the tree is not as published.
-        next(load_corpus(corpus).clips(raw_folder(root, corpus), split, lambda *_: None), None)
-    if sources:
-        files.require_writable(files.join(root, "manifests"))
-    results = {}
-    tasks = [ScanTask(root=files.absolute(root), corpus=corpus, split=split) for corpus, split in sources]
-    for task, result in executor.run(scan, tasks):
-        results[task.corpus, task.split] = result
-        watch("scan", len(results), len(tasks))
-    return {source: results[source] for source in sources}
 
 
 def build(
@@ -67,164 +48,125 @@ def build(
     executor: Executor,
     shard_bytes: int = SHARD_BYTES,
     budget: float = BUDGET,
+    trusted: bool = False,
+    retry: bool = False,
     watch: Watch = lambda step, done, total: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Built:
-    """Build the dataset of `recipe` in the folder `out` from the corpora below `root`; finish what a killed run began.
+    """Build the dataset of `recipe` in the folder `out` from the corpora below `root`.
 
-    UserError if a corpus is not there or `out` holds something else; TooManyRefusals beyond `budget`, a share of
-    the clips.
+    What a killed run began is finished; a dataset whose inputs changed is renewed, and `tell` is told what changed.
+    With `trusted`, FLAC of archives that fetch verified is copied without decoding it; with `retry`, clips that were
+    refused are tried again. UserError if a corpus is not there or `out` holds something else; TooManyRefusals beyond
+    `budget`, a share of the clips.
     """
     files.require_writable(out)
     if not files.is_folder(root):
         raise UserError(f"there is no folder {root!r}; it should hold raw/<corpus>/ as published")
     refuse_foreign(out, recipe)
     scan_missing(list(recipe.sources()), root, executor, watch)
-    plan = make_plan(recipe, root, shard_bytes)
-    done = finished(out, plan)
-    if done is not None:
-        files.remove_tree(files.join(out, "build"))
+    plan = make_plan(recipe, root, shard_bytes, trusted)
+    frozen = Frozen(plan=plan, seen=seen_digests(plan, root))
+    if (done := finished(out, frozen, root, retry)) is not None:
         return Built(dataset=out, digest=done.digest, resumed=True, packed_shards=0, sources=done.manifest.sources)
     with locked(out):
         files.remove_attempts(out)
-        freeze(out, plan)
-        tasks = tasks_of(plan, root, out)
-        commits = {task.path: commit for task in tasks if (commit := committed(task)) is not None}
-        resumed = len(commits)
+        prepare(out, root, frozen, tell)
+        tasks = make_tasks(frozen, root, out)
+        kept = keep(out, frozen, tasks, retry)
+        commits = {task.path: commit for task in tasks if (commit := committed(task, retry)) is not None}
+        begun = len(commits)
         allow = Allowance(plan, budget, commits.values())
         todo = [task for task in tasks if task.path not in commits]
+        if kept:
+            tell(f"{len(kept):,} of {len(tasks):,} shards are still right, {len(todo):,} are to be written")
         watch("pack", len(commits), len(tasks))
+        mine = []
         for task, commit in executor.run(pack, todo):
             commits[task.path] = commit
+            mine.append(commit)
             watch("pack", len(commits), len(tasks))
             allow.spend(commit)
-        manifest = finish(plan, out, tasks, commits, executor, watch)
-    files.remove_tree(files.join(out, "build"))
+        manifest = finish(plan, out, tasks, commits, kept, executor, watch)
+        remember(out, root)
     files.remove_attempts(out)
     return Built(
-        dataset=out, digest=manifest.digest, resumed=resumed > 0, packed_shards=len(todo), sources=manifest.sources
+        dataset=out,
+        digest=manifest.digest,
+        resumed=begun > len(kept),
+        packed_shards=len(todo),
+        kept_shards=len(kept),
+        kept_clips=sum(commit.kept for commit in mine),
+        actions=dict(sum((Counter(commit.actions) for commit in mine), Counter[str]())),
+        written=sum(commit.shard.bytes for commit in mine if commit.shard),
+        sources=manifest.sources,
     )
 
 
-class Allowance:
-    """The budget of refusals: how many clips may have bad audio before the build stops."""
-
-    def __init__(self, plan: Plan, budget: float, commits: Iterable[Commit] = ()) -> None:
-        """Allow a share `budget` of all clips of `plan`, less what `commits` have used."""
-        if not 0 <= budget <= 1:
-            raise UserError(f"--budget is {budget}; it is a share of the clips, from 0 to 1")
-        self.clips = sum(source.clips for source in plan.sources)
-        self.most = max(GRACE, int(budget * self.clips))
-        self.used = 0
-        self.reasons: dict[str, int] = {}
-        for commit in commits:
-            self.spend(commit)
-
-    def spend(self, commit: Commit) -> None:
-        """Count the refusals of one shard; TooManyRefusals beyond the budget."""
-        for refusal in commit.refusals:
-            if refusal.verdict == "quarantined":
-                self.used += 1
-                self.reasons[refusal.reason] = self.reasons.get(refusal.reason, 0) + 1
-        if self.used > self.most:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(self.reasons.items()))
-            raise TooManyRefusals(
-                f"{self.used} of {self.clips} clips have bad audio ({reasons}), the budget is {self.most}; "
-                "look into the input, or raise --budget and run again: what is packed stays"
-            )
-
-
-def refuse_foreign(out: str, recipe: Recipe) -> None:
-    """Raise UserError if the folder `out` holds what no run of `recipe` would write."""
-    if not files.exists(out):
-        return
-    if not files.is_folder(out):
-        raise UserError(f"{out!r} is a file; give the folder of a dataset, or a new one")
-    names = [name for name in files.names(out) if not name.endswith(".tmp")]
-    if names and "dataset.json" not in names and "build" not in names:
-        raise UserError(f"the folder {out!r} is not empty and holds no dataset ({names[0]} ...); give a new one")
-    made_by = recipe_of(out)
-    if made_by and made_by != recipe.name:
-        raise UserError(f"{out!r} was made by the recipe {made_by!r}, not {recipe.name!r}; give another --out")
-
-
-def recipe_of(out: str) -> str:
-    """Return the name of the recipe that made, or began to make, the dataset in `out`; empty if there is none."""
-    if files.exists(files.join(out, "dataset.json")):
-        return Dataset(out).manifest.recipe
-    frozen = frozen_plan(out)
-    return frozen.recipe if frozen else ""
-
-
-def frozen_plan(out: str) -> Plan | None:
-    """Return the plan of an unfinished build."""
-    place = files.join(out, "build", "plan.json")
-    return msgspec.json.decode(files.read_bytes(place), type=Plan) if files.exists(place) else None
-
-
-def finished(out: str, plan: Plan) -> Dataset | None:
-    """Return the dataset in `out` if it is what `plan` makes, None if there is none; UserError if it is another."""
-    if not files.exists(files.join(out, "dataset.json")):
-        return None
-    dataset = Dataset(out)
-    if dataset.manifest.plan != plan.digest:
-        made = dataset.manifest
-        changed = "its corpora were scanned anew and differ"
-        if made.tools != plan.tools:
-            changed = f"it was made with {told(made.tools, plan.tools)}"
-        elif [(s.corpus, s.split, s.tasks) for s in made.sources] != [
-            (s.corpus, s.split, s.tasks) for s in plan.sources
-        ]:
-            changed = "the recipe names other corpora, splits or tasks"
-        elif [s.found for s in made.sources] == [s.clips for s in plan.sources]:
-            changed = "its corpora were scanned anew and differ, or --shard-mb is another"
-        raise UserError(f"{out!r} holds a dataset of another plan: {changed}; give another --out")
-    return dataset
-
-
-def told(old: dict[str, str], new: dict[str, str]) -> str:
-    """Name the tools that differ: ``soxr 1.0 (now 1.1)``."""
-    names = sorted(old.keys() | new.keys())
-    return ", ".join(f"{n} {old.get(n, 'none')} (now {new.get(n, 'none')})" for n in names if old.get(n) != new.get(n))
-
-
-def freeze(out: str, plan: Plan) -> None:
-    """Write the plan before any work; UserError if an unfinished build in `out` has another."""
-    frozen = frozen_plan(out)
-    if frozen is None:
-        files.write_whole(files.join(out, "build", "plan.json"), msgspec.json.encode(plan, order="sorted"))
-    elif frozen.digest != plan.digest:
-        names = ("tools", "shard_bytes", "sources", "title", "format")
-        changed = [name for name in names if getattr(frozen, name) != getattr(plan, name)]
-        raise UserError(
-            f"an unfinished build in {out!r} has another plan ({', '.join(changed)} changed since); "
-            "give another --out, or remove the folder"
+def make_tasks(frozen: Frozen, root: str, out: str) -> list[ShardTask]:
+    """Lay out the clips and list the shards, the largest split first: the last worker must not begin a whole shard."""
+    plan, lots = frozen.plan, lay_out(frozen.plan, frozen.digest, root, out)
+    before = read_frozen(files.join(out, OLD))
+    old = files.absolute(files.join(out, OLD)) if before and compatible(before.plan, plan) else ""
+    return [
+        ShardTask(
+            root=files.absolute(root),
+            dataset=files.absolute(out),
+            frozen=frozen.digest,
+            corpus=source.corpus,
+            split=source.split,
+            tasks=source.tasks,
+            evaluated=source.evaluated,
+            trusted=plan.trusted,
+            shards=source.shards,
+            lot=lot,
+            old=old,
         )
+        for source in sorted(plan.sources, key=lambda source: -source.clips)
+        for lot in lots[source.corpus, source.split]
+    ]
 
 
-@contextlib.contextmanager
-def locked(out: str) -> Iterator[None]:
-    """Hold a local dataset folder for this process, until it ends or dies; UserError if another build holds it."""
-    if not files.is_local(out):
-        yield
-        return
-    folder = os.path.join(files.local(out), "build")
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "lock"), "wb") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another build is writing to {out!r}; wait for it, or give another --out") from None
-        yield
+def keep(out: str, frozen: Frozen, tasks: list[ShardTask], retry: bool) -> set[str]:
+    """Put the shards of an old dataset that are still right into their places, committed; return their paths."""
+    old = files.join(out, OLD)
+    before = read_frozen(old)
+    kept: set[str] = set()
+    if before is None:
+        return kept
+    lots: dict[tuple[str, str], list[Lot]] = {}
+    for task in tasks:
+        lots.setdefault((task.corpus, task.split), []).append(task.lot)
+    mine = {(task.corpus, task.split, task.lot.number): task for task in tasks}
+    for corpus, split, lot in kept_shards(old, frozen, lots):
+        task = mine[corpus, split, lot.number]
+        place = files.join(old, commit_in(before, corpus, split, lot.number))
+        record = read_record(place)
+        done = files.exists(files.join(out, task.commit))
+        if done or record is None or (retry and record.quarantined):
+            continue
+        if record.shard is not None:
+            source = files.join(old if files.is_local(out) else out, record.shard.path)
+            if files.size(source) != record.shard.bytes:
+                continue
+            if files.is_local(out):
+                link(source, files.join(out, record.shard.path))
+        _, rows = read_commit(place)
+        write_commit(files.join(out, task.commit), msgspec.structs.replace(record, frozen=frozen.digest), rows)
+        kept.add(task.path)
+    return kept
 
 
-def committed(task: ShardTask) -> Commit | None:
-    """Return the commit of a shard if it was committed under this plan and its tar is there whole."""
+def committed(task: ShardTask, retry: bool) -> Commit | None:
+    """Return the commit of a shard if its tar is there whole; with `retry`, only if no clip of it was refused."""
     place = files.join(task.dataset, task.commit)
-    if not files.exists(place):
-        return None
-    commit, _ = read_commit(place)
-    if commit.plan != task.plan:
+    commit = read_record(place)
+    if commit is None:
         return None
     if commit.shard and files.size(files.join(task.dataset, commit.shard.path)) != commit.shard.bytes:
+        files.remove(place)
+        return None
+    if retry and commit.quarantined:
+        files.remove(place)
         return None
     return commit

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import time
 
-from manifests import Failed, UserError, files, load_recipe
+from manifests import Failed, UserError, load_recipe
 from manifests.console import Bars, console, hours, size, table
 from manifests.corpus import load_corpus, parse_source
 from manifests.join import merge
-from manifests.tables import FORMAT as MANIFEST_FORMAT
-from manifests.tables import read_table
+from pipelines.build import Built
 from pipelines.build import build as run_build
-from pipelines.build import scan_all
+from pipelines.collect import collect
+from pipelines.estimate import estimate
+from pipelines.estimate import table as estimate_table
 from pipelines.executor import Executor
-from pipelines.layout import BYTES_PER_SECOND
-from pipelines.scan import manifest_path, raw_folder
+from pipelines.rescan import scan_all
+from pipelines.scan import raw_folder
 from pipelines.verify import verify as run_verify
+from shards.flac import RATE
 from shards.index import Dataset, Source
-
-CPU_SECONDS = {"copy": 0.95, "transcode": 1.5}
-"""Per hour of audio: checking a FLAC that is copied, and decoding and encoding one that is not (benchmarks)."""
 
 
 def scan(
@@ -88,6 +87,8 @@ def build(
     address: str = "local",
     shard_mb: float = 256,
     budget: float = 0.05,
+    trusted: bool = False,
+    retry: bool = False,
 ) -> None:
     """Build a dataset and print what became of every clip."""
     begin = time.perf_counter()
@@ -99,14 +100,12 @@ def build(
             executor=executor,
             shard_bytes=round(shard_mb * 2**20),
             budget=budget,
+            trusted=trusted,
+            retry=retry,
             watch=bars,
+            tell=lambda line: console.print(line, markup=False),
         )
-    took = f"{time.perf_counter() - begin:.1f} s"
-    if built.packed_shards == 0 and built.resumed:
-        console.print(f"{out} is complete, nothing to do ({took})")
-    else:
-        resumed = ", the rest by an earlier run" if built.resumed else ""
-        console.print(f"{out}: {built.packed_shards} shards written{resumed}, read back and verified ({took})")
+    show_work(built, time.perf_counter() - begin)
     show_sources(built.sources)
     for source in built.sources:
         if words := sum(source.phones.values()):
@@ -114,6 +113,38 @@ def build(
             unknown = source.phones.get("unknown", 0) / words
             console.print(f"[dim]phones of {source.corpus}:{source.split}: {told}; {unknown:.2%} out of vocabulary[/]")
     console.print(f"[dim]digest {built.digest}[/]")
+
+
+def show_work(built: Built, took: float) -> None:
+    """Print what a build did, and how fast."""
+    if built.packed_shards == 0 and built.kept_shards == 0 and built.resumed:
+        console.print(f"{built.dataset} is complete, nothing to do ({took:.1f} s)")
+        return
+    resumed = ", the rest by an earlier run" if built.resumed else ""
+    kept = f", {built.kept_shards:,} kept" if built.kept_shards else ""
+    console.print(
+        f"{built.dataset}: {built.packed_shards:,} shards written{kept}{resumed}, read back and verified ({took:.1f} s)"
+    )
+    if not built.packed_shards:
+        return
+    words = {"copy": "copied", "transcode": "transcoded", "render": "rendered"}
+    done = [f"{words[action]} {hours(samples / RATE)}" for action, samples in sorted(built.actions.items())]
+    seconds = sum(built.actions.values()) / RATE
+    done += [f"audio of {built.kept_clips:,} clips taken over"] if built.kept_clips else []
+    speed = f"{size(built.written / took)}/s, {seconds / took:,.0f} times real time"
+    console.print(f"[dim]{', '.join(done) or 'no audio'}; {size(built.written)} written, {speed}[/]")
+
+
+def gc(dataset: str, dry_run: bool = False) -> None:
+    """Remove what killed or changed builds left in the folder of a dataset, and print it."""
+    found = collect(dataset, dry_run)
+    for orphan in found[:50]:
+        console.print(f"{orphan.path}  {size(orphan.bytes)}  [dim]{orphan.why}[/]")
+    if len(found) > 50:
+        console.print(f"... and {len(found) - 50} more")
+    total = size(sum(orphan.bytes for orphan in found))
+    verb = "would be removed" if dry_run else "removed"
+    console.print(f"{dataset}: {len(found):,} files {verb}, {total}" if found else f"{dataset}: nothing to remove")
 
 
 def show_sources(sources: tuple[Source, ...]) -> None:
@@ -136,37 +167,12 @@ def show_sources(sources: tuple[Source, ...]) -> None:
     console.print(made)
 
 
-def price(recipe: str, root: str, shard_mb: float = 256) -> None:
-    """Print what a build would read and write, from the manifests, or from published sizes where nothing is scanned."""
-    plan = load_recipe(recipe)
-    made = table(
-        f"Building {plan.name} would take",
-        *("split", "tasks", "clips", "length", "shards", "on disk", "cpu time", "known from"),
-        right=("clips", "length", "shards", "on disk", "cpu time"),
-    )
-    total = 0.0
-    for (corpus, split), tasks in plan.sources().items():
-        place = manifest_path(root, corpus, split)
-        if files.exists(place):
-            rows = read_table(place, MANIFEST_FORMAT, ["seconds"])
-            clips, seconds, known = rows.num_rows, sum(rows["seconds"].to_pylist()), "its manifest"
-        else:
-            published = load_corpus(corpus).split(split)
-            clips, seconds, known = published.clips, published.hours * 3600, "published counts"
-        bytes_out = seconds * BYTES_PER_SECOND
-        total += bytes_out
-        made.add_row(
-            f"{corpus}:{split}",
-            ", ".join(tasks),
-            f"{clips:,}",
-            hours(seconds),
-            f"{max(1, round(bytes_out / (shard_mb * 2**20))):,}",
-            size(bytes_out),
-            f"{hours(seconds / 3600 * CPU_SECONDS['copy'])} to {hours(seconds / 3600 * CPU_SECONDS['transcode'])}",
-            known,
-        )
-    console.print(made)
-    console.print(f"about {size(total)} in all; nothing was written")
+def price(recipe: str, root: str, shard_mb: float = 256, trusted: bool = False, per_hour: float = 0.0) -> None:
+    """Print what a build would read, write and cost, from the manifests, or from what is published where none are."""
+    made = estimate(load_recipe(recipe), root, trusted=trusted)
+    console.print(estimate_table(made, per_hour, shard_mb))
+    told = f"{made.hours:,.0f} h of audio, {made.cpu_hours:.1f} cpu-hours, {size(made.bytes_out)}"
+    console.print(f"{told}; nothing was written")
 
 
 def verify(dataset: str, subset: str = "", workers: int | None = None, address: str = "local") -> None:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import msgspec
 import pyarrow as pa
 
 from manifests import files, load_corpus
-from manifests.tables import write_table
+from manifests.tables import write_table, write_tables
 from pipelines.executor import Executor, Watch
 from pipelines.layout import Plan, ShardTask, SourcePlan
 from pipelines.pack import Commit, read_commit
-from pipelines.verify import shard_tasks, verify_shard
+from pipelines.verify import ReadTask, read_back
 from shards.card import card
 from shards.index import FORMAT, QUARANTINE, SCHEMA, Manifest, Source, digest_of, proof
 
 
 def finish(
-    plan: Plan, out: str, tasks: list[ShardTask], commits: dict[str, Commit], executor: Executor, watch: Watch
+    plan: Plan,
+    out: str,
+    tasks: list[ShardTask],
+    commits: dict[str, Commit],
+    kept: set[str],
+    executor: Executor,
+    watch: Watch,
 ) -> Manifest:
-    """Gather the commits into indexes, read every shard back, and write README.md and dataset.json."""
+    """Gather the commits into indexes, read back every shard that is not `kept`, write README.md and dataset.json."""
     sources = []
     for source in plan.sources:
         mine = sorted((t for t in tasks if (t.corpus, t.split) == (source.corpus, source.split)), key=lambda t: t.path)
@@ -34,10 +41,11 @@ def finish(
         sources=tuple(sources),
         tools=plan.tools,
     )
-    checks = shard_tasks(out, manifest.sources, decode=False)
+    written = [shard for source in manifest.sources for shard in source.shards if shard.path not in kept]
+    checks = [ReadTask(dataset=files.absolute(out), shard=shard) for shard in written]
     problems: list[str] = []
-    for done, (_, verdict) in enumerate(executor.run(verify_shard, checks), start=1):
-        problems += verdict.problems
+    for done, (_, problem) in enumerate(executor.run(read_back, checks), start=1):
+        problems += [problem] if problem else []
         watch("verify", done, len(checks))
     if problems:
         raise RuntimeError(f"what was written does not read back: {'; '.join(problems[:5])}")
@@ -48,14 +56,19 @@ def finish(
     return manifest
 
 
+def rows_of(out: str, tasks: list[ShardTask]) -> Iterator[pa.Table]:
+    """Yield the index rows of shard after shard: of a large split they would not all fit into memory."""
+    for task in tasks:
+        yield read_commit(files.join(out, task.commit))[1]
+
+
 def gather(source: SourcePlan, out: str, tasks: list[ShardTask], commits: dict[str, Commit]) -> Source:
     """Write the index and the quarantine of one split from its commits."""
-    tables = [read_commit(files.join(out, task.commit))[1] for task in tasks]
     mine = [commits[task.path] for task in tasks]
     index = f"index/{source.corpus}/{source.split}.parquet"
     quarantine = f"quarantine/{source.corpus}/{source.split}.parquet"
     refusals = [refusal for commit in mine for refusal in commit.refusals]
-    write_table(files.join(out, index), pa.concat_tables([SCHEMA.empty_table(), *tables]))
+    write_tables(files.join(out, index), rows_of(out, tasks), SCHEMA)
     rows = [msgspec.structs.asdict(refusal) for refusal in refusals]
     write_table(files.join(out, quarantine), pa.Table.from_pylist(rows, schema=QUARANTINE))
     corpus = load_corpus(source.corpus)

@@ -13,11 +13,12 @@ import pyarrow as pa
 
 from manifests import TASKS, Clip, Instruction, files
 from manifests.phones import word_sources
-from manifests.tables import Scanned, read_manifest, read_table, write_table
+from manifests.tables import Scanned, read_group, read_metadata, read_table, to_bytes
 from manifests.tasks import NoAnswer, instruct
 from manifests.text import sentence_case
-from pipelines.layout import ShardTask
-from pipelines.scan import manifest_path, raw_folder
+from pipelines.layout import ShardTask, rows_path
+from pipelines.renew import Renewal
+from pipelines.scan import raw_folder
 from shards.audio import Refused
 from shards.flac import RATE
 from shards.index import FORMAT, SCHEMA, File
@@ -42,7 +43,8 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one shard. Its index rows lie in the same file."""
 
-    plan: str
+    frozen: str
+    """The digest of the plan, and of the state of the files, that it was made from."""
     found: int
     packed: int
     seconds: float
@@ -52,6 +54,10 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     skipped: dict[str, dict[str, int]]
     phones: dict[str, int]
     """Where the pronunciations of the words came from, if phones were asked for."""
+    actions: dict[str, int] = {}
+    """What was done to the audio that was not taken over: copy, transcode or render, to samples of audio."""
+    kept: int = 0
+    """Clips whose audio was taken over from an earlier build."""
 
     @property
     def quarantined(self) -> int:
@@ -79,6 +85,8 @@ class Tally:
         self.refusals: list[Refusal] = []
         self.skipped: dict[str, dict[str, int]] = {}
         self.phones: Counter[str] = Counter()
+        self.actions: Counter[str] = Counter()
+        self.kept = 0
 
     def refuse(self, scanned: Scanned, verdict: str, reason: str, detail: str) -> None:
         """Note a clip that is not packed."""
@@ -97,16 +105,16 @@ class Tally:
 
 def pack(task: ShardTask) -> Commit:
     """Write one shard and its commit record, and return the record without its rows."""
-    clips = read_manifest(manifest_path(task.root, task.corpus, task.split), task.shard.first, task.shard.count)
+    clips = read_group(files.join(task.dataset, rows_path(task.corpus, task.split)), task.lot.group)
     tally = Tally()
-    with open_shard(task.dataset, task.path) as writer:
+    with Renewal(task) as old, open_shard(task.dataset, task.path) as writer:
         for scanned in clips:
-            pack_clip(task, scanned, writer, tally)
+            pack_clip(task, scanned, old, writer, tally)
     packed = len(writer.rows)
     if not packed:
         files.remove(files.join(task.dataset, task.path))
     commit = Commit(
-        plan=task.plan,
+        frozen=task.frozen,
         found=len(clips),
         packed=packed,
         seconds=sum(row["samples"] for row in writer.rows) / RATE,
@@ -114,12 +122,14 @@ def pack(task: ShardTask) -> Commit:
         refusals=tuple(tally.refusals),
         phones=dict(sorted(tally.phones.items())),
         skipped={name: dict(sorted(reasons.items())) for name, reasons in sorted(tally.skipped.items())},
+        actions=dict(sorted(tally.actions.items())),
+        kept=tally.kept,
     )
     write_commit(files.join(task.dataset, task.commit), commit, writer.table())
     return commit
 
 
-def pack_clip(task: ShardTask, scanned: Scanned, writer: ShardWriter, tally: Tally) -> None:
+def pack_clip(task: ShardTask, scanned: Scanned, old: Renewal, writer: ShardWriter, tally: Tally) -> None:
     """Add one clip to the shard, or note why not."""
     clip = scanned.clip
     if scanned.state != "ok":
@@ -128,10 +138,16 @@ def pack_clip(task: ShardTask, scanned: Scanned, writer: ShardWriter, tally: Tal
     instructions = instructions_of(task, clip, key, tally)
     if not instructions:
         return tally.refuse(scanned, "excluded", "no_instruction", "no task of the recipe can ask anything of it")
-    try:
-        stored = store(raw_folder(task.root, task.corpus), clip.audio, clip.join)
-    except Refused as refused:
-        return tally.refuse(scanned, "quarantined", refused.reason, refused.detail)
+    stored = old.stored(scanned)
+    if stored is not None:
+        tally.kept += 1
+    else:
+        trusted = task.trusted and scanned.verified
+        try:
+            stored = store(raw_folder(task.root, task.corpus), clip.audio, clip.join, trusted=trusted)
+        except Refused as refused:
+            return tally.refuse(scanned, "quarantined", refused.reason, refused.detail)
+        tally.actions[stored.action] += stored.samples
     sample = Sample(
         key=key,
         id=clip.id,
@@ -164,9 +180,15 @@ def instructions_of(task: ShardTask, clip: Clip, key: str, tally: Tally) -> tupl
 
 
 def write_commit(url: str, commit: Commit, rows: pa.Table) -> None:
-    """Write a commit record whole."""
+    """Write a commit record unless it is there: of two attempts at a shard, which write the same, the first counts."""
     metadata = {"format": FORMAT, "commit": msgspec.json.encode(commit, order="sorted").decode()}
-    write_table(url, rows.cast(SCHEMA).replace_schema_metadata(metadata))
+    files.write_new(url, to_bytes(rows.cast(SCHEMA).replace_schema_metadata(metadata)))
+
+
+def read_record(url: str) -> Commit | None:
+    """Return a commit record without its rows, None if there is none."""
+    told = read_metadata(url)
+    return msgspec.json.decode(told[b"commit"], type=Commit) if b"commit" in told else None
 
 
 def read_commit(url: str) -> tuple[Commit, pa.Table]:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import itertools
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 
-from manifests import AudioRef, Clip, files, load_corpus
+from manifests import AudioRef, Clip, files, load_corpus, mounts
+from manifests.corpus import FOLDER
 from manifests.join import Report, annotated
-from manifests.tables import Scanned, write_manifest
+from manifests.listing import listing
+from manifests.tables import FORMAT, SEEN, Scanned, read_metadata, write_manifest, write_table
+from pipelines.trust import Trusted, trusted_files
 from shards.audio import probe
 from shards.flac import HEAD
 
@@ -20,8 +27,8 @@ SHOWN = 5
 """How many clips without audio a scan names."""
 SPOKEN = 15.0
 """Characters that a synthesized voice speaks in a second, about."""
-Measure = tuple[int, float]
-"""Of a file: its bytes, and its seconds by its header, 0 where that cannot be read."""
+Measure = tuple[int, float, int]
+"""Of a file: its bytes, its seconds by its header, 0 where that cannot be read, and its stamp."""
 
 
 class ScanTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +37,8 @@ class ScanTask(msgspec.Struct, frozen=True, kw_only=True):
     root: str
     corpus: str
     split: str
+    listing: str = ""
+    """Digest of what lay there before the scan, to know later whether it still does."""
 
 
 class ScanResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,13 +68,37 @@ class ScanResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def raw_folder(root: str, corpus: str) -> str:
-    """Return the folder below `root` that holds a corpus as published."""
-    return files.join(root, "raw", corpus)
+    """Return where a corpus is read as published: its folder below `root`, or the address that also mounts archives."""
+    folder = files.join(root, "raw", corpus)
+    there = files.is_local(folder) and mounts.mountable(files.absolute(folder))
+    return f"{mounts.SCHEME}{files.absolute(folder)}" if there else folder
 
 
 def manifest_path(root: str, corpus: str, split: str) -> str:
     """Return where the manifest of a split is."""
     return files.join(root, "manifests", corpus, f"{split}.parquet")
+
+
+def seen_path(root: str, corpus: str, split: str) -> str:
+    """Return where it is kept what the scan of a split saw of the files on this machine."""
+    return files.join(root, "manifests", corpus, f"{split}.seen.parquet")
+
+
+def current(root: str, corpus: str) -> str:
+    """Return the digest of all that the manifests of a corpus are made from: its files, and who reads them."""
+    found = listing([files.join(root, "raw", corpus), files.join(root, "annotations", corpus)])
+    if not found:
+        return ""
+    reader = b"".join((Path(FOLDER) / f"{corpus}.{kind}").read_bytes() for kind in ("py", "toml"))
+    return hashlib.blake2b(f"{FORMAT} {found} ".encode() + reader, digest_size=16).hexdigest()
+
+
+def stale(root: str, corpus: str, split: str, now: str) -> bool:
+    """Whether a split must be scanned: it has no manifest, or the files changed since; `now` is `current`'s digest."""
+    if not files.exists(manifest_path(root, corpus, split)):
+        return True
+    told = read_metadata(seen_path(root, corpus, split))
+    return bool(now) and told.get(b"listing", b"").decode() != now
 
 
 def scan(task: ScanTask) -> ScanResult:
@@ -81,10 +114,13 @@ def scan(task: ScanTask) -> ScanResult:
     tally = Tally()
     with without_collector():
         clips, report = annotated(task.root, corpus, corpus.clips(raw, task.split, refuse), refuse)
-        looked = (look(raw, clip, seen) for clip in clips)
+        trusted = trusted_files(task.root, task.corpus)
+        looked = (look(raw, clip, seen, trusted) for clip in clips)
         # The chain comes to `refused` when the reader is done and has told all of them.
         rows = tally.count(unique(itertools.chain(looked, refused)))
         write_manifest(manifest_path(task.root, task.corpus, task.split), rows)
+    # The manifest first: killed between the two, the next build finds the older listing and scans again.
+    write_table(seen_path(task.root, task.corpus, task.split), tally.table(task.listing))
     states = tally.states
     return ScanResult(
         clips=sum(states.values()),
@@ -106,6 +142,14 @@ class Tally:
         self.absent: list[str] = []
         self.seconds = 0.0
         self.bytes = 0
+        self.stamps = array("q")
+        self.verified = bytearray()
+
+    def table(self, listed: str) -> pa.Table:
+        """Return what was seen of the files, row by row."""
+        stamps = pa.array(self.stamps, pa.int64())
+        columns = [stamps, pa.array(list(map(bool, self.verified)), pa.bool_())]
+        return pa.table(columns, schema=SEEN.with_metadata({**(SEEN.metadata or {}), b"listing": listed.encode()}))
 
     def count(self, rows: Iterable[Scanned]) -> Iterator[Scanned]:
         """Yield the rows as they are, counted."""
@@ -113,6 +157,8 @@ class Tally:
             self.states[row.state] += 1
             self.seconds += row.seconds
             self.bytes += row.bytes
+            self.stamps.append(row.stamp)
+            self.verified.append(row.verified)
             if row.state == "audio_missing" and len(self.absent) < SHOWN:
                 self.absent.append(row.clip.id)
             yield row
@@ -143,17 +189,21 @@ def unique(rows: Iterable[Scanned]) -> Iterator[Scanned]:
         yield row
 
 
-def look(raw: str, clip: Clip, seen: dict[str, Measure | None]) -> Scanned:
+def look(raw: str, clip: Clip, seen: dict[str, Measure | None], trusted: Trusted) -> Scanned:
     """Return what can be seen of a clip's audio without decoding it; `seen` keeps what was seen of its files.
 
-    A recording has many segments, and an utterance is in many pairs.
+    A recording has many segments, and an utterance is in many pairs. `trusted` are the files of verified archives.
     """
     if len(clip.audio) == 1:
         (ref,) = clip.audio
         if ref.seconds is None and not ref.start and not ref.speech:
             # A whole file is one clip's alone: to remember it would cost a fifth of the time, and memory.
             found = measure(f"{raw}/{ref.path}")
-            return absent(clip) if found is None else Scanned(clip=clip, bytes=found[0], seconds=round(found[1], 6))
+            if found is None:
+                return absent(clip)
+            size, seconds, stamp = found
+            verified = trusted.get(ref.path) == (size, stamp)
+            return Scanned(clip=clip, bytes=size, seconds=round(seconds, 6), stamp=stamp, verified=verified)
     paths = list(dict.fromkeys(ref.path for ref in clip.audio if not ref.speech))
     for path in paths:
         if path not in seen:
@@ -161,10 +211,16 @@ def look(raw: str, clip: Clip, seen: dict[str, Measure | None]) -> Scanned:
     known = {path: measured for path in paths if (measured := seen[path]) is not None}
     if not clip.audio or len(known) < len(paths):
         return absent(clip)
-    lengths = {path: seconds for path, (_, seconds) in known.items()}
+    lengths = {path: seconds for path, (_, seconds, _) in known.items()}
     spans = [span(ref, lengths) for ref in clip.audio]
     seconds = max(spans) if clip.join == "mix" else sum(spans)
-    return Scanned(clip=clip, bytes=sum(size for size, _ in known.values()), seconds=round(seconds, 6))
+    size = sum(size for size, _, _ in known.values())
+    # Of several files the stamps are mixed so that a change of any shows; a constant factor keeps their order in it.
+    stamp = 0
+    for _, _, each in known.values():
+        stamp = (stamp * 1_000_003 + each) % 2**63
+    verified = bool(known) and all(trusted.get(path) == (each[0], each[2]) for path, each in known.items())
+    return Scanned(clip=clip, bytes=size, seconds=round(seconds, 6), stamp=stamp, verified=verified)
 
 
 def absent(clip: Clip) -> Scanned:
@@ -177,8 +233,8 @@ def measure(url: str) -> Measure | None:
     found = files.read_head(url, HEAD)
     if found is None:
         return None
-    head, size = found
-    return size, probe(url, size, head)
+    head, size, stamp = found
+    return size, probe(url, size, head), stamp
 
 
 def span(ref: AudioRef, lengths: dict[str, float]) -> float:

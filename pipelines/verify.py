@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import msgspec
 import pyarrow.compute as pc
@@ -10,10 +11,14 @@ import pyarrow.compute as pc
 from manifests import draw, files
 from manifests.errors import UserError
 from manifests.tables import read_table
+from manifests.trees import is_link
 from pipelines.executor import Executor
 from shards.audio import Refused, pcm_md5, read_flac
 from shards.index import FORMAT, Dataset, File, Source, digest_of
-from shards.sample import Sample, members
+from shards.sample import Sample, Tape, members
+
+READ = 4 * 2**20
+"""Bytes read at a time."""
 
 
 class VerifyTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +28,13 @@ class VerifyTask(msgspec.Struct, frozen=True, kw_only=True):
     index: str
     shard: File
     decode: bool
+
+
+class ReadTask(msgspec.Struct, frozen=True, kw_only=True):
+    """One shard whose bytes are to be compared with their digest."""
+
+    dataset: str
+    shard: File
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,14 +57,25 @@ def verify_index(dataset: Dataset) -> list[str]:
             )
         problems += [problem for file in source.shards if (problem := size_problem(dataset.url, file))]
         problems += index_problems(dataset, source)
+    problems += stray_problems(dataset)
     indexes = [source.index for source in dataset.manifest.sources]
     if digest_of(indexes) != dataset.digest:
         problems.append("dataset.json: its digest is not that of its indexes")
     return problems
 
 
+def stray_problems(dataset: Dataset) -> list[str]:
+    """Name shards that no index knows: a reader that takes all files of the folder would take them, too."""
+    known = {shard.path for source in dataset.manifest.sources for shard in source.shards}
+    folder = files.join(dataset.url, "shards")
+    found = {f"shards/{name}" for name in files.walk(folder)}
+    return [f"{path}: not in dataset.json; salmonn gc removes it" for path in sorted(found - known)]
+
+
 def size_problem(url: str, file: File) -> str | None:
     """Say what is wrong with the size of one file, if anything."""
+    if is_link(files.join(url, file.path)):
+        return f"{file.path}: a link to another place; a dataset holds its own files"
     size = files.size(files.join(url, file.path))
     if size is None:
         return f"{file.path}: missing"
@@ -81,62 +104,78 @@ def index_problems(dataset: Dataset, source: Source) -> list[str]:
     return problems
 
 
-def verify_shard(task: VerifyTask) -> Verdict:
-    """Read one shard whole and compare every byte with the index; with `decode`, the audio's samples too."""
-    index = read_table(files.join(task.dataset, task.index), FORMAT)
-    rows = index.filter(pc.equal(index["shard"], task.shard.path)).to_pylist()
+def read_back(task: ReadTask) -> str | None:
+    """Read a shard that was just written, and say whether its bytes are those that were written."""
+    digest, length = hashlib.sha256(), 0
     try:
-        tar = files.read_bytes(files.join(task.dataset, task.shard.path))
+        with files.open_read(files.join(task.dataset, task.shard.path)) as file:
+            while block := file.read(READ):
+                digest.update(block)
+                length += len(block)
     except FileNotFoundError:
-        return Verdict(samples=0, shards=1, bytes=0, problems=(f"{task.shard.path}: missing",))
-    problems = []
-    if len(tar) != task.shard.bytes or hashlib.sha256(tar).hexdigest() != task.shard.sha256:
-        problems.append(f"{task.shard.path}: its {len(tar)} bytes are not those that were written")
-    try:
-        found = [(placed.name, placed.offset, placed.length) for placed, _ in members(tar, task.shard.path)]
-    except UserError as error:
-        found = []
-        problems.append(str(error))
-    expected = [
-        (f"{row['key']}.{kind}", row[f"{kind}_offset"], row[f"{kind}_bytes"])
+        return f"{task.shard.path}: missing"
+    if length != task.shard.bytes or digest.hexdigest() != task.shard.sha256:
+        return f"{task.shard.path}: its {length} bytes are not those that were written"
+    return None
+
+
+def verify_shard(task: VerifyTask) -> Verdict:
+    """Read one shard, member by member, and compare every byte with the index; with `decode`, the samples too."""
+    path = task.shard.path
+    index = read_table(files.join(task.dataset, task.index), FORMAT)
+    rows = index.filter(pc.equal(index["shard"], path)).to_pylist()
+    expected = {
+        (f"{row['key']}.{kind}", row[f"{kind}_offset"], row[f"{kind}_bytes"]): (row, kind)
         for row in rows
         for kind in ("flac", "json")
-    ]
-    if found and found != expected:
-        problems.append(f"{task.shard.path}: its members are not those of the index, in that order")
-    for row in rows:
-        problems += sample_problems(tar, row, task)
-    return Verdict(samples=len(rows), shards=1, bytes=len(tar), problems=tuple(problems))
+    }
+    order = iter(expected)
+    problems: list[str] = []
+    found = 0
+    strayed = False
+    try:
+        with files.open_read(files.join(task.dataset, path)) as file:
+            tape = Tape(file)
+            try:
+                for placed, content in members(tape, path):
+                    found += 1
+                    here = (placed.name, placed.offset, placed.length)
+                    strayed |= next(order, None) != here
+                    if here in expected:
+                        problems += content_problems(content, *expected[here], task)
+            except UserError as error:
+                problems.append(str(error))
+            tape.rest()
+    except FileNotFoundError:
+        return Verdict(samples=0, shards=1, bytes=0, problems=(f"{path}: missing",))
+    if strayed or found != len(expected):
+        problems.append(f"{path}: its members are not those of the index, in that order")
+    if tape.length != task.shard.bytes or tape.digest.hexdigest() != task.shard.sha256:
+        problems.append(f"{path}: its {tape.length} bytes are not those that were written")
+    return Verdict(samples=len(rows), shards=1, bytes=tape.length, problems=tuple(problems))
 
 
-def sample_problems(tar: bytes, row: dict[str, object], task: VerifyTask) -> list[str]:
-    """Compare one sample with its index row."""
+def content_problems(content: bytes, row: dict[str, Any], kind: str, task: VerifyTask) -> list[str]:
+    """Compare one member with its index row."""
     where = f"{task.shard.path}: sample {row['key']!r}"
-
-    def content(kind: str) -> bytes:
-        start, length = row[f"{kind}_offset"], row[f"{kind}_bytes"]
-        assert isinstance(start, int) and isinstance(length, int)
-        return tar[start : start + length]
-
-    problems = [
-        f"{where}: its {kind} is not what was written"
-        for kind in ("flac", "json")
-        if hashlib.sha256(content(kind)).hexdigest() != row[f"{kind}_sha256"]
-    ]
-    if problems:
-        return problems
-    sample = msgspec.json.decode(content("json"), type=Sample)
-    for name in ("key", "id", "corpus", "split", "samples", "seconds", "text"):
-        if getattr(sample, name) != row[name]:
-            problems.append(f"{where}: {name} is {getattr(sample, name)!r} in the shard, {row[name]!r} in the index")
+    if hashlib.sha256(content).hexdigest() != row[f"{kind}_sha256"]:
+        return [f"{where}: its {kind} is not what was written"]
+    if kind == "json":
+        sample = msgspec.json.decode(content, type=Sample)
+        names = ("key", "id", "corpus", "split", "samples", "seconds", "text")
+        return [
+            f"{where}: {name} is {getattr(sample, name)!r} in the shard, {row[name]!r} in the index"
+            for name in names
+            if getattr(sample, name) != row[name]
+        ]
     if task.decode:
         try:
-            pcm = read_flac(content("flac"), str(row["key"]))
-            if len(pcm) != row["samples"] or pcm_md5(pcm) != row["pcm_md5"]:
-                problems.append(f"{where}: it decodes to other samples than were stored")
+            pcm = read_flac(content, str(row["key"]))
         except Refused as refused:
-            problems.append(f"{where}: {refused}")
-    return problems
+            return [f"{where}: {refused}"]
+        if len(pcm) != row["samples"] or pcm_md5(pcm) != row["pcm_md5"]:
+            return [f"{where}: it decodes to other samples than were stored"]
+    return []
 
 
 def shard_tasks(dataset: str, sources: tuple[Source, ...], *, decode: bool, share: float = 1.0) -> list[VerifyTask]:

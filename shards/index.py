@@ -13,8 +13,9 @@ import pyarrow as pa
 from manifests import files
 from manifests.errors import UserError, nearest
 from manifests.tables import read_table
+from shards.quality import Quality
 
-FORMAT = "salmonn-dataset-1"
+FORMAT = "salmonn-dataset-2"
 
 TEXT = pa.string()
 TEXTS = pa.list_(pa.field("item", TEXT, nullable=False))
@@ -25,6 +26,7 @@ def field(name: str, kind: pa.DataType) -> pa.Field:
     return pa.field(name, kind, nullable=False)
 
 
+QUALITY = {"float": pa.float32(), "bool": pa.bool_()}
 SCHEMA = pa.schema(
     [
         field("key", TEXT),
@@ -51,6 +53,8 @@ SCHEMA = pa.schema(
         field("source_bytes", pa.int64()),
         field("source_rate", pa.int32()),  # Hz, of the first
         field("action", TEXT),  # copy, transcode or render
+        # Of the audio as stored, measured when it was packed; NaN where it cannot be said (shards/quality.py).
+        *(field(name, QUALITY[kind]) for name, kind in Quality.__annotations__.items()),
         field("pcm_md5", TEXT),
         field("flac_sha256", TEXT),
         field("flac_crc32", pa.uint32()),

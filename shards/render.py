@@ -1,24 +1,36 @@
 """Rendering: a clip's references to its stored form. One renderer serves files, spans, pairs and mixtures.
 
-A whole file that already conforms is copied byte for byte; everything else is decoded, resampled, joined and encoded.
+A whole file that already conforms is copied byte for byte; everything else is decoded, resampled, joined and encoded,
+block by block, so that memory holds what is stored and little else.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import hashlib
 import io
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from typing import IO
 
 import msgspec
 import numpy as np
 
 from manifests import AudioRef, files
 from manifests.clips import Join
-from shards.audio import Refused, Wave, blocks, decode, encode, open_sound, pcm_md5, resample, to_pcm
-from shards.flac import StreamInfo, conforms, flac_info
+from shards import dr_flac
+from shards.audio import PCM, Encoder, Wave, open_sound, pcm_md5, resample, to_pcm, waves
+from shards.flac import HEAD, RATE, StreamInfo, conforms, flac_info
+from shards.quality import UNKNOWN, Quality, measure
+from shards.refusals import MAX_SECONDS, Refused, hold
 
 SILENCE = 1600
 """Samples between the clips of a concatenation: 0.1 s, as SALMONN's loader puts between a verification pair."""
+BLOCK = 1 << 16
+"""Samples mixed at a time."""
+LONG = 2 * 3600 * RATE
+"""Samples of a clip up to which its quality is measured: for that all of them are held in memory, 2 bytes each."""
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,42 +44,86 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """``copy`` (bytes as published), ``transcode`` (a whole file) or ``render`` (a span, a pair or a mixture)."""
     source_rate: int
     """Hz, of the first file."""
+    quality: Quality = UNKNOWN
 
 
-def store(root: str, audio: tuple[AudioRef, ...], join: Join = "single") -> Stored:
-    """Bring a clip's audio, as its references below `root` describe it, to the stored form; Refused if it cannot be."""
+def store(
+    root: str,
+    audio: tuple[AudioRef, ...],
+    join: Join = "single",
+    *,
+    trusted: bool = False,
+    measured: bool = True,
+    size: int | None = None,
+) -> Stored:
+    """Bring a clip's audio, as its references below `root` describe it, to the stored form; Refused if it cannot be.
+
+    `trusted`: its files are known to be as published, so that one which conforms is copied without being decoded; its
+    quality is then unknown. `measured`: whether to measure the quality of what is decoded. `size`: the bytes that its
+    files had together when they were scanned; Refused if they have fewer now.
+    """
     assert audio and (len(audio) == 1 or join != "single"), (audio, join)
-    first = audio[0]
-    whole = len(audio) == 1 and first.start == 0 and first.seconds is None and not first.speech
-    if whole and first.channel in (None, 0) and first.gain == 1.0:
-        data = read_source(root, first.path)
-        info = flac_info(data)
-        if info is not None and conforms(info):
-            return copied(data, info, first.path)
-    waves = [spoken(ref) if ref.speech else decode(read_source(root, ref.path), ref) for ref in audio]
-    pcm = to_pcm(joined([wave for wave, _ in waves], join))
+    with contextlib.ExitStack() as stack:
+        opened = [None if ref.speech else open_source(root, ref.path, stack) for ref in audio]
+        now = {ref.path: source.size for ref, source in zip(audio, opened, strict=True) if source}
+        if size is not None and sum(now.values()) < size:
+            raise Refused("truncated", f"{', '.join(now)}: {sum(now.values())} bytes, {size} when they were scanned")
+        whole = len(audio) == 1 and is_whole(audio[0])
+        if whole and opened[0] and audio[0].channel in (None, 0) and audio[0].gain == 1.0:
+            info = flac_info(opened[0].file.read(HEAD))
+            if info is not None and conforms(info):
+                opened[0].file.seek(0)
+                return copied(opened[0].file.read(), info, audio[0].path, trusted=trusted, measured=measured)
+        sources = [sounding(ref, source, stack) for ref, source in zip(audio, opened, strict=True)]
+        flac, quality = encoded(joined([blocks for _, blocks in sources], join), measured=measured)
+    info = flac_info(flac)
+    assert info is not None
     return Stored(
-        flac=encode(pcm),
-        samples=len(pcm),
-        pcm_md5=pcm_md5(pcm),
+        flac=flac,
+        samples=info.samples,
+        pcm_md5=info.md5,
         action="transcode" if whole else "render",
-        source_rate=waves[0][1],
+        source_rate=sources[0][0],
+        quality=quality,
     )
 
 
-@functools.lru_cache(maxsize=4)
-def read_source(root: str, path: str) -> bytes:
-    """Return the bytes of one source file; Refused if it is gone or empty.
+def is_whole(ref: AudioRef) -> bool:
+    """Whether a reference is to all of a file."""
+    return ref.start == 0 and ref.seconds is None and not ref.speech
 
-    The last few are kept: the segments of a long recording follow each other, and a pair may be of one file.
-    """
+
+class Opened(msgspec.Struct, frozen=True):
+    """An open source file."""
+
+    file: IO[bytes]
+    size: int
+
+
+def open_source(root: str, path: str, stack: contextlib.ExitStack) -> Opened:
+    """Open a source file until `stack` ends; Refused if it is gone or empty."""
+    url = files.join(root, path)
+    # To open a pipe that lies among the files would wait for its writer.
+    if files.is_local(url) and files.size(url) is None:
+        raise Refused("audio_missing", path)
     try:
-        data = files.read_bytes(files.join(root, path))
+        file = stack.enter_context(files.open_read(url))
     except FileNotFoundError:
         raise Refused("audio_missing", path) from None
-    if not data:
+    size = file.seek(0, os.SEEK_END)
+    if not size:
         raise Refused("zero_length", path)
-    return data
+    file.seek(0)
+    return Opened(file, size)
+
+
+def sounding(ref: AudioRef, source: Opened | None, stack: contextlib.ExitStack) -> tuple[int, Iterable[Wave]]:
+    """Return the rate of a reference's source in Hz, and its samples at 16 kHz, block by block, while `stack` lasts."""
+    if source is None:
+        wave, rate = spoken(ref)
+        return rate, [wave]
+    sound = stack.enter_context(open_sound(source.file, ref.path, source.size, whole=is_whole(ref)))
+    return sound.rate, waves(sound, ref)
 
 
 def spoken(ref: AudioRef) -> tuple[Wave, int]:
@@ -82,28 +138,95 @@ def spoken(ref: AudioRef) -> tuple[Wave, int]:
     return wave * np.float32(ref.gain), rate
 
 
-def copied(data: bytes, info: StreamInfo, name: str) -> Stored:
+class Held:
+    """The samples of a clip as they come, for its quality: none if they are too many, or nobody asked."""
+
+    def __init__(self, measured: bool) -> None:
+        self.measured = measured
+        # Grows in place, where an array would have to be copied.
+        self.samples = bytearray()
+
+    def add(self, pcm: PCM) -> None:
+        """Append samples."""
+        if self.measured:
+            self.samples += np.ascontiguousarray(pcm).data
+        if len(self.samples) > 2 * LONG:
+            self.measured, self.samples = False, bytearray()
+
+    def quality(self) -> Quality:
+        """Measure them."""
+        return measure(np.frombuffer(self.samples, np.int16)) if self.measured else UNKNOWN
+
+
+def copied(data: bytes, info: StreamInfo, name: str, *, trusted: bool, measured: bool) -> Stored:
     """Return a conforming FLAC as it is, after decoding it once to prove that its samples are those it signed."""
-    digest, count = hashlib.md5(), 0
-    source = io.BytesIO(data)
-    with open_sound(source, name, len(data)) as sound:
-        for block in blocks(sound, source, name, None, "int16"):
-            digest.update(block.astype("<i2", copy=False).tobytes())
-            count += len(block)
+    hold(name, info.rate, info.channels, info.samples)
+    quality = UNKNOWN
+    if not trusted:
+        pcm = dr_flac.decode(data, info.samples)
+        if pcm is not None and pcm_md5(pcm) == info.md5:
+            quality = measure(pcm) if measured else UNKNOWN
+        else:
+            # The clip is long or damaged, or dr_flac is mistaken: libsndfile has the last word.
+            quality = proven(data, info, name, measured=measured)
+    return Stored(
+        flac=data, samples=info.samples, pcm_md5=info.md5, action="copy", source_rate=info.rate, quality=quality
+    )
+
+
+def proven(data: bytes, info: StreamInfo, name: str, *, measured: bool) -> Quality:
+    """Decode a FLAC block by block and return its quality; Refused unless it holds the samples that it signed."""
+    digest, count, held = hashlib.md5(), 0, Held(measured)
+    with open_sound(io.BytesIO(data), name, len(data)) as sound:
+        for block in sound.blocks(0, None):
+            pcm = block.astype(np.int16, copy=False)
+            digest.update(np.ascontiguousarray(pcm, "<i2").data)
+            count += len(pcm)
+            held.add(pcm)
     if count != info.samples or digest.hexdigest() != info.md5:
         raise Refused(
             "md5_mismatch", f"{name}: {count} samples with MD5 {digest.hexdigest()}, its header says {info.md5}"
         )
-    return Stored(flac=data, samples=count, pcm_md5=info.md5, action="copy", source_rate=info.rate)
+    return held.quality()
 
 
-def joined(waves: list[Wave], join: Join) -> Wave:
+def encoded(blocks: Iterable[Wave], *, measured: bool) -> tuple[bytes, Quality]:
+    """Return a signal as a FLAC file, and its quality."""
+    held, samples = Held(measured), 0
+    with contextlib.closing(Encoder()) as encoder:
+        for wave in blocks:
+            samples += len(wave)
+            if samples > MAX_SECONDS * RATE:
+                raise Refused("too_long", f"joined, more than {MAX_SECONDS} s")
+            pcm = to_pcm(wave)
+            encoder.add(pcm)
+            held.add(pcm)
+        return encoder.done(), held.quality()
+
+
+def joined(parts: list[Iterable[Wave]], join: Join) -> Iterator[Wave]:
     """Make one signal of several: one after the other with 0.1 s of silence between, or their sum to the longest."""
     if join == "mix":
-        total = np.zeros(max(map(len, waves)), np.float32)
-        for wave in waves:
-            total[: len(wave)] += wave
-        return total
-    silence = np.zeros(SILENCE, np.float32)
-    pieces = [piece for wave in waves for piece in (silence, wave)]
-    return np.concatenate(pieces[1:])
+        none = np.zeros(0, np.float32)
+        for blocks in itertools.zip_longest(*map(even, parts), fillvalue=none):
+            total = np.zeros(max(map(len, blocks)), np.float32)
+            for block in blocks:
+                total[: len(block)] += block
+            yield total
+        return
+    for number, part in enumerate(parts):
+        if number:
+            yield np.zeros(SILENCE, np.float32)
+        yield from part
+
+
+def even(blocks: Iterable[Wave]) -> Iterator[Wave]:
+    """Yield a signal in blocks of BLOCK samples; the last may have fewer."""
+    held = np.zeros(0, np.float32)
+    for block in blocks:
+        held = np.concatenate([held, block])
+        while len(held) >= BLOCK:
+            yield held[:BLOCK]
+            held = held[BLOCK:]
+    if len(held):
+        yield held

@@ -10,6 +10,7 @@ import hashlib
 import re
 import tarfile
 from collections.abc import Iterator
+from typing import IO
 
 import msgspec
 
@@ -22,6 +23,8 @@ LONGEST = 90
 CLEAN = re.compile(r"[a-z0-9]+/[a-z0-9_-]+")
 BLOCK = 512
 END = bytes(2 * BLOCK)
+LARGEST = 2**30
+"""Bytes of the largest member that is read: three hours of FLAC are a third of it."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,15 +87,40 @@ def tar_end(length: int) -> bytes:
     return END + bytes(-(length + len(END)) % tarfile.RECORDSIZE)
 
 
-def members(tar: bytes, name: str) -> Iterator[tuple[Placed, bytes]]:
-    """Yield every member of a tar and its header; UserError if something is not a plain file with a plain header."""
-    offset = 0
-    while tar[offset : offset + BLOCK] not in (bytes(BLOCK), b""):
+class Tape:
+    """Reads a file from its beginning to its end, digesting and counting what passes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        """Read `file`."""
+        self.file = file
+        self.length = 0
+        self.digest = hashlib.sha256()
+
+    def read(self, length: int) -> bytes:
+        """Return the next `length` bytes, fewer at the end."""
+        content = self.file.read(length)
+        self.length += len(content)
+        self.digest.update(content)
+        return content
+
+    def rest(self) -> None:
+        """Read to the end."""
+        while self.read(4 * 2**20):
+            pass
+
+
+def members(tape: Tape, name: str) -> Iterator[tuple[Placed, bytes]]:
+    """Yield every member of a tar and its content; UserError if something is not a plain file with a plain header."""
+    while (header := tape.read(BLOCK)) not in (bytes(BLOCK), b""):
+        offset = tape.length - len(header)
         try:
-            info = tarfile.TarInfo.frombuf(tar[offset : offset + BLOCK], "utf-8", "strict")
+            info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
         except (tarfile.HeaderError, UnicodeDecodeError) as error:
             raise UserError(f"{name}: no tar header at byte {offset} ({error})") from None
-        if info.type != tarfile.REGTYPE or offset + BLOCK + info.size > len(tar):
-            raise UserError(f"{name}: member {info.name!r} at byte {offset} is not a whole plain file")
-        yield Placed(info.name, offset + BLOCK, info.size), tar[offset : offset + BLOCK]
-        offset += BLOCK + info.size + (-info.size % BLOCK)
+        if info.type != tarfile.REGTYPE or not 0 <= info.size <= LARGEST:
+            raise UserError(f"{name}: member {info.name!r} at byte {offset} is not a plain file")
+        content = tape.read(info.size)
+        if len(content) < info.size:
+            raise UserError(f"{name}: member {info.name!r} at byte {offset} is not whole")
+        yield Placed(info.name, offset + BLOCK, info.size), content
+        tape.read(-info.size % BLOCK)

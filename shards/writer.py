@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
+import msgspec
 import pyarrow as pa
 
 from manifests import files
@@ -61,6 +62,7 @@ class ShardWriter:
                 "source_bytes": source_bytes,
                 "source_rate": stored.source_rate,
                 "action": stored.action,
+                **msgspec.structs.asdict(stored.quality),
                 "pcm_md5": stored.pcm_md5,
                 "flac_sha256": hashlib.sha256(stored.flac).hexdigest(),
                 "flac_crc32": zlib.crc32(stored.flac),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import shlex
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from hypothesis import strategies as st
 
 from manifests import Clip, UserError, load_corpus
 from manifests.corpora.gigaspeech import SUBSETS
+from pipelines import unpack_commands
 
 SPLITS = (*SUBSETS, "dev", "test")
 GARBAGE = ("<SIL>", "<MUSIC>", "<NOISE>", "<OTHER>")
@@ -210,7 +213,7 @@ def test_a_chunk_that_is_still_packed_says_so(hub: Path, tmp_path: Path) -> None
     shutil.rmtree(chunk)
     assert len(read(tmp_path, "xs")[0]) == len(read(hub, "xs")[0])
     chunk.with_suffix(".tar.gz").touch()
-    with pytest.raises(UserError, match=r"xs_chunks_0000\.tar\.gz.*unpack"):
+    with pytest.raises(UserError, match=r"not unpacked; run: salmonn unpack .*/xs_chunks_0000\.tar\.gz$"):
         read(tmp_path, "xs")
 
 
@@ -261,7 +264,55 @@ def test_audio_that_is_still_inside_parquet_is_refused_with_the_place_it_goes_to
     clips, refused = read(tmp_path, "xs")
     assert not clips
     assert {told[0] for told in refused} == {"audio_in_parquet"}
-    assert "unpack it to xs/train-00000-of-00001/AUD9000000001_S0000000.wav" in refused[0][2]
+    assert "no xs/train-00000-of-00001/AUD9000000001_S0000000.wav yet" in refused[0][2]
+    assert refused[0][2].endswith(f"; run: salmonn unpack {tmp_path}/xs/train-00000-of-00001.parquet")
+
+
+def test_the_hubs_parquet_is_read_whole_once_our_unpack_was_there(
+    root: Path, release: dict[str, Any], tmp_path: Path
+) -> None:
+    segments = additional(release)["xs"] + additional(release)["s"]
+    table = tmp_path / "s/train-00000-of-00001.parquet"
+    write_parquet(table, segments)
+    rows = pq.read_table(table).to_pylist()
+    for number, (audio, segment) in enumerate(segments):
+        cut(root, audio, segment, tmp_path / "cut.wav")
+        rows[number]["audio"] = {"bytes": (tmp_path / "cut.wav").read_bytes(), "path": "/home/someone/x.wav"}
+    pq.write_table(pa.Table.from_pylist(rows), table)
+    told = read(tmp_path, "s")[1]
+    assert {reason for reason, _, _ in told} == {"audio_in_parquet"}
+    words = shlex.split(told[0][2].split("run: ")[1])
+    assert words[:2] == ["salmonn", "unpack"]
+    unpack_commands.unpack(words[2:])
+    clips, refused = read(tmp_path, "s")
+    assert sorted(facts(clips)) == sorted(facts(read(root, "s")[0]))
+    assert {reason for reason, _, _ in refused} <= {"garbage_utterance"}
+    for clip in clips:
+        row = next(row for row in rows if f"gigaspeech/{row['segment_id']}" == clip.id)
+        assert (tmp_path / clip.audio[0].path).read_bytes() == row["audio"]["bytes"]
+
+
+def test_a_chunk_of_the_hub_is_read_whole_once_our_unpack_was_there(hub: Path, tmp_path: Path) -> None:
+    shutil.copytree(hub / "data", tmp_path / "data")
+    for folder in sorted((tmp_path / "data/audio").glob("*/*")):
+        subprocess.run(["tar", "czf", f"{folder}.tar.gz", "-C", folder.parent, folder.name], check=True)
+        shutil.rmtree(folder)
+    for _ in range(len(read(hub, "m")[0]) + 1):
+        try:
+            clips, refused = read(tmp_path, "m")
+            break
+        except UserError as error:  # it names one chunk after the other
+            unpack_commands.unpack(shlex.split(str(error).split("run: ")[1])[2:])
+    assert (facts(clips), refused) == (facts(read(hub, "m")[0]), read(hub, "m")[1])
+    assert len(clips) > 3
+    for clip in clips:
+        assert (tmp_path / clip.audio[0].path).read_bytes() == (hub / clip.audio[0].path).read_bytes()
+
+
+def test_brackets_without_end_are_a_sentence_in_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "GigaSpeech.json").write_text('{"audios": [' + "[" * 100_000)
+    with pytest.raises(UserError, match=r"GigaSpeech\.json, row 1: not JSON \(it nests too deeply\)"):
+        read(tmp_path, "xs")
 
 
 def test_parquet_that_is_not_gigaspeech_is_a_sentence(tmp_path: Path) -> None:
@@ -333,7 +384,7 @@ def test_the_release_is_read_as_a_stream_and_a_torn_end_is_told(tmp_path: Path) 
     (tmp_path / "GigaSpeech.json").write_text(torn)
     stream = load_corpus("gigaspeech").clips(tmp_path, "xs")
     assert next(stream).id == "gigaspeech/A_S1"
-    with pytest.raises(UserError, match=r"GigaSpeech\.json is not whole JSON"):
+    with pytest.raises(UserError, match=r"GigaSpeech\.json, row \d+: not JSON"):
         list(stream)
 
 

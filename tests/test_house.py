@@ -21,7 +21,7 @@ FLOOR_BELOW = {
     "pipelines": {"manifests", "shards"},
     "salmonn": {"manifests", "shards"},
 }
-ROOF = re.compile(r"salmonn/cli\.py")
+ROOF = re.compile(r"salmonn/cli(_\w+)?\.py")
 ONE_ROOM = {
     "ray": {"pipelines/executor.py"},
     "fsspec": {"manifests/files.py"},

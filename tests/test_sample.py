@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from manifests import Clip, Instruction, UserError, files
 from shards import Dataset
-from shards.sample import BLOCK, Sample, key_of, member, members, tar_end
+from shards.sample import BLOCK, Sample, Tape, key_of, member, members, tar_end
 
 LAW = re.compile(r"[a-z0-9_-]{1,90}")
 
@@ -111,7 +111,7 @@ def test_tarfile_reads_the_same_names_and_contents_with_nothing_of_when_and_who(
 @given(contents)
 def test_members_are_where_they_are_said_to_be(parts: list[tuple[str, str, bytes]]) -> None:
     data = tar_of(parts)
-    placed = [place for place, _header in members(data, "a.tar")]
+    placed = [place for place, _ in members(Tape(io.BytesIO(data)), "a.tar")]
     assert [(place.name, data[place.offset : place.offset + place.length]) for place in placed] == [
         (f"{name}.{kind}", content) for name, kind, content in parts
     ]
@@ -124,7 +124,7 @@ def test_tarfile_s_own_tars_are_read_too() -> None:
             info = tarfile.TarInfo(name)
             info.size = 700
             tar.addfile(info, io.BytesIO(bytes(700)))
-    placed = [place for place, _ in members(sink.getvalue(), "a.tar")]
+    placed = [place for place, _ in members(Tape(io.BytesIO(sink.getvalue())), "a.tar")]
     assert [(place.name, place.offset, place.length) for place in placed] == [
         ("a.flac", 512, 700),
         ("a.json", 2048, 700),
@@ -170,7 +170,7 @@ FAULTS["a folder"] = folder_entry() + tar_end(BLOCK)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found_and_told_with_the_tar_and_the_place(fault: str) -> None:
     with pytest.raises(UserError, match=r"broken\.tar: .* at byte \d+"):
-        list(members(FAULTS[fault], "broken.tar"))
+        list(members(Tape(io.BytesIO(FAULTS[fault])), "broken.tar"))
 
 
 @given(st.integers(0, len(TWO) - 1), st.integers(1, 255))
@@ -179,7 +179,9 @@ def test_no_changed_byte_of_a_header_goes_unnoticed(place: int, change: int) -> 
     header = place < BLOCK or BLOCK + 1024 <= place < 2 * BLOCK + 1024
     data[place] ^= change
     try:
-        found = [(placed.name, placed.offset, placed.length) for placed, _ in members(bytes(data), "a.tar")]
+        found = [
+            (placed.name, placed.offset, placed.length) for placed, _ in members(Tape(io.BytesIO(bytes(data))), "a.tar")
+        ]
     except UserError:
         assert header
     else:

@@ -555,7 +555,7 @@ def test_what_is_no_dataset_is_told_with_what_makes_one(tmp_path: Path, own: Dat
     files.write_whole(
         tmp_path / "dataset.json", Path(own.url, "dataset.json").read_bytes().replace(b"dataset-1", b"dataset-9")
     )
-    with pytest.raises(UserError, match=r"has the format 'salmonn-dataset-9', this version reads 'salmonn-dataset-1'"):
+    with pytest.raises(UserError, match=r"has the format 'salmonn-dataset-9', this version reads 'salmonn-dataset-2'"):
         Dataset(tmp_path)
 
 

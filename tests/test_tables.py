@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
@@ -13,7 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests import AudioRef, Clip, UserError, files
-from manifests.tables import FORMAT, SCHEMA, Scanned, read_manifest, read_table, write_manifest, write_table
+from manifests.tables import (
+    FORMAT,
+    SCHEMA,
+    Scanned,
+    read_group,
+    read_manifest,
+    read_table,
+    write_manifest,
+    write_table,
+    write_tables,
+)
 
 texts = st.text(max_size=12) | st.sampled_from(
     ["", "\n", "a\r\nb", "\u00e9", "e\u0301", "\u4f60\u597d", "\U0001f3b5", "None"]
@@ -56,10 +67,25 @@ def test_a_manifest_is_read_back_as_it_was_written(scanned: list[Scanned]) -> No
     assert read_manifest(URL) == scanned
 
 
-@given(st.lists(rows, min_size=1, max_size=6), st.integers(0, 6), st.none() | st.integers(0, 6))
-def test_a_part_of_a_manifest_is_a_slice_of_it(scanned: list[Scanned], first: int, count: int | None) -> None:
+@given(st.lists(rows, min_size=1, max_size=6), st.integers(1, 6))
+def test_a_row_group_is_read_alone(scanned: list[Scanned], size: int) -> None:
     write_manifest(URL, scanned)
-    assert read_manifest(URL, first, count) == scanned[first:][:count]
+    pq.write_table(read_table(URL, FORMAT), sink := pa.BufferOutputStream(), row_group_size=size)
+    files.write_whole(URL, sink.getvalue().to_pybytes())
+    groups = [scanned[first : first + size] for first in range(0, len(scanned), size)]
+    assert [read_group(URL, group) for group in range(len(groups))] == groups
+
+
+@given(st.lists(st.integers(0, 40_000), max_size=6))
+def test_tables_behind_one_another_give_the_bytes_of_one(lengths: list[int]) -> None:
+    schema = pa.schema([pa.field("a", pa.int64(), nullable=False)], metadata={"format": "x"})
+    whole = pa.table([pa.array(range(sum(lengths)), pa.int64())], schema=schema)
+    bounds = [sum(lengths[:place]) for place in range(len(lengths) + 1)]
+    write_tables(URL, (whole.slice(first, end - first) for first, end in itertools.pairwise(bounds)), schema)
+    parts = files.read_bytes(URL)
+    write_tables(URL, [whole], schema)
+    assert files.read_bytes(URL) == parts
+    assert read_table(URL, "x") == whole
 
 
 @settings(max_examples=30)

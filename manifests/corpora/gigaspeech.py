@@ -1,16 +1,17 @@
 """GigaSpeech v1.0.0 (https://github.com/SpeechColab/GigaSpeech): 10,000 hours of English from the web.
 
-It is published in three layouts; where several are on disk, the first of these is read::
+It is published in three layouts; where several are on disk, the first of these is read. What the Hub packs, chunks of
+tar and audio inside Parquet, is unpacked where it lies by ``salmonn unpack FILE...``::
 
     GigaSpeech.json                                                      raw release: 3.9 GB, read as a stream
     audio/podcast/P0001/POD0000000025.opus                               16 kHz, mono; whole recordings
 
     data/m_n_archives_additional.txt                                     Hub: how many chunks there are
     data/metadata/m_metadata_additional/m_chunks_0000_metadata.csv       sid,speaker,text_tn,begin_time,...
-    data/audio/m_files_additional/m_chunks_0000/POD0000000025_S0000103.wav   m_chunks_0000.tar.gz, unpacked
+    data/audio/m_files_additional/m_chunks_0000/POD0000000025_S0000103.wav   of m_chunks_0000.tar.gz
 
     m/train-00000-of-00069.parquet                                       Hub: segment_id, speaker, text, audio, ...
-    m/train-00000-of-00069/POD0000000025_S0000103.wav                    the audio column of that file, unpacked
+    m/train-00000-of-00069/POD0000000025_S0000103.wav                    of the audio column of that file
     m/train/0000.parquet, m/train/0000/POD0000000025_S0000103.wav        the same in the Hub's own conversion
 
 One segment of GigaSpeech.json (all of it is ``{"audios": [{"path": ..., "segments": [...]}]}``)::
@@ -28,6 +29,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +40,7 @@ import pyarrow.parquet as pq
 from manifests import files
 from manifests.clips import AudioRef, Clip, Refuse
 from manifests.errors import UserError
+from manifests.json_list import stream_list
 
 SUBSETS = ("xs", "s", "m", "l", "xl")
 GARBAGE = frozenset({"<SIL>", "<MUSIC>", "<NOISE>", "<OTHER>"})
@@ -134,19 +137,10 @@ def read_release(root: str, top: str, split: str, refuse: Refuse) -> Iterator[Cl
 
 def stream_recordings(path: str) -> Iterator[Any]:
     """Yield one after the other what the list `audios` of GigaSpeech.json holds; the file is larger than memory."""
-    import ijson
-
     found = False
-    with files.open_read(path) as file:
-        try:
-            for entry in ijson.items(file, "audios.item", use_float=True, buf_size=2**20):
-                found = True
-                yield entry
-        except (ijson.JSONError, UnicodeDecodeError) as error:
-            told = " ".join(str(error).split())[:120]
-            raise UserError(
-                f"{path} is not whole JSON ({told}); its md5 is in GigaSpeech's metadata_versions"
-            ) from None
+    for entry in stream_list(path, "audios"):
+        found = True
+        yield entry
     if not found:
         raise UserError(f"{path} has no list 'audios' with recordings in it; it is not the {TABLE} of the release")
 
@@ -181,7 +175,7 @@ def find_chunks(root: str, data: str, split: str) -> list[tuple[str, str]]:
             chunk = f"{data}audio/{part}_files{more}/{name.removesuffix('_metadata.csv')}"
             archive = files.join(root, f"{chunk}.tar.gz")
             if not files.is_folder(files.join(root, chunk)) and files.exists(archive):
-                raise UserError(f"gigaspeech: {archive!r} is not unpacked; unpack it where it lies")
+                raise UserError(f"gigaspeech: {archive!r} is not unpacked; run: salmonn unpack {shlex.quote(archive)}")
             chunks.append((f"{tables}/{name}", chunk))
     return chunks
 
@@ -225,12 +219,12 @@ def read_parquet(root: str, tables: list[str], refuse: Refuse) -> Iterator[Clip]
     for table in tables:
         folder = table.removesuffix(".parquet")
         unpacked = files.is_folder(files.join(root, folder))
+        command = f"salmonn unpack {shlex.quote(files.join(root, table))}"
         for number, (sid, speaker, text) in enumerate(stream_rows(files.join(root, table))):
             if not sid or not is_name(sid) or text is None:
                 refuse("malformed_row", f"gigaspeech/{table}:{number}", f"{sid!r} with text {text!r} is no segment")
             elif not unpacked:
-                detail = f"the audio is inside {table}; unpack it to {folder}/{sid}.wav"
-                refuse("audio_in_parquet", f"gigaspeech/{sid}", detail)
+                refuse("audio_in_parquet", f"gigaspeech/{sid}", f"no {folder}/{sid}.wav yet; run: {command}")
             elif clip := clip_of(sid, speaker or "", text, AudioRef(path=f"{folder}/{sid}.wav"), refuse):
                 yield clip
 

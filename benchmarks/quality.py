@@ -1,0 +1,86 @@
+"""What the quality columns cost, as a share of decoding the same audio.
+
+In one run and one thread, on the bundled speech: libsndfile decodes every FLAC, then `measure` takes its samples; then
+again on clips of ten seconds cut from the same speech, which is what clips last on average, part by part. Prints
+processor seconds per hour of audio and the ratio to decoding. The aim is 0.20 s per hour; the fingerprint comes on top
+of it. The machine is best left alone meanwhile. Usage: OPENBLAS_NUM_THREADS=1 python benchmarks/quality.py [ROUNDS]
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import soundfile
+
+from shards import quality
+from shards.fingerprint import fingerprint
+from shards.quality import BLOCK, FRAME, HOP, PCM, measure
+from speech import BROKEN, MINIATURE
+
+TEN = 160_000
+HOUR = 3600 * 16_000
+
+
+def parts(pcm: PCM) -> dict[str, Callable[[], object]]:
+    """What `measure` does, one by one, on samples ready to be measured."""
+    sums = quality.sums_of(pcm, BLOCK)
+    wave = np.zeros(len(pcm) // HOP * HOP + 2 * HOP)
+    wave[HOP:-HOP] = pcm[: len(wave) - 2 * HOP]
+    boxes = wave.reshape(-1, quality.BOX).sum(axis=1)
+    wide = wave.reshape(-1, FRAME).sum(axis=1)
+    return {
+        "peak": lambda: (pcm.min(), pcm.max()),
+        "clipped": lambda: quality.clipped(pcm, int(pcm.min()), int(pcm.max())),
+        "sums, all": lambda: quality.sums_of(pcm, BLOCK),
+        "of them K-weighted": lambda: quality.weighted(sums.frames, wave, boxes, wide, len(wave) - 2 * HOP),
+        "loudness gates": lambda: quality.loudness(sums.hops),
+        "silence": lambda: quality.silences(sums.frames),
+        "noise": lambda: quality.signal_to_noise(sums.frames),
+        "bandwidth": lambda: quality.bandwidth(pcm, 0),
+        "(fingerprint)": lambda: fingerprint(pcm),
+    }
+
+
+def decode(files: Iterable[bytes]) -> list[PCM]:
+    """Decode, as libsndfile does it by itself."""
+    return [soundfile.read(io.BytesIO(data), dtype="int16")[0] for data in files]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Processor seconds that `work` takes."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    files = [path.read_bytes() for path in sorted(MINIATURE.rglob("*.flac")) if path.stem not in BROKEN]
+    clips = decode(files)
+    speech = np.concatenate(clips)
+    tens = [speech[start : start + TEN] for start in range(0, len(speech) - TEN + 1, TEN)]
+    hours, ten_hours = len(speech) / HOUR, len(tens) * TEN / HOUR
+    taken: dict[str, list[float]] = {}
+    # By turns, so that a busy machine is busy for all; the best of each counts.
+    for _ in range(rounds):
+        taken.setdefault("decode", []).append(seconds(lambda: decode(files)) / hours)
+        taken.setdefault("measure", []).append(seconds(lambda: [measure(pcm) for pcm in clips]) / hours)
+        taken.setdefault("measure, 10 s", []).append(seconds(lambda: [measure(pcm) for pcm in tens]) / ten_hours)
+        each = [parts(pcm) for pcm in tens]
+        for name in each[0]:
+            work = [part[name] for part in each]
+            taken.setdefault(f"  {name}", []).append(seconds(lambda work=work: [one() for one in work]) / ten_hours)
+    unit = min(taken["decode"])
+    mean = len(speech) / len(clips) / 16_000
+    print(f"{len(clips)} clips, {hours * 60:.1f} minutes, {mean:.1f} s on average; best of {rounds} rounds")
+    print(f"{'':24}cpu-s per hour   of decoding")
+    for name, times in taken.items():
+        print(f"{name:24}{min(times):14.3f}{min(times) / unit:14.3f}")
+
+
+if __name__ == "__main__":
+    main()
