@@ -149,7 +149,7 @@ def shard_writer(root: Path, out: Path) -> None:
 
 
 def lhotse_shar(root: Path, out: Path) -> None:
-    """lhotse's to_shar with two jobs."""
+    """Lhotse's to_shar with two jobs."""
     from lhotse import CutSet, Recording
 
     recordings = [Recording.from_file(path, recording_id=path.stem) for path in clips(root)]

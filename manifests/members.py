@@ -146,6 +146,8 @@ class Members:
             ):
                 self.add_folder(folder, first, last)
         self.sorted = sorted(self.folders)
+        self.next = 0
+        """The member behind the one found last, which is most often the one looked for next."""
         both = pc.is_in(table["path"], pa.array(self.sorted, pa.string()))
         if pc.any(both).as_py():
             path = table["path"].filter(both)[0]
@@ -168,12 +170,17 @@ class Members:
         folder, _, name = path.rpartition("/")
         low, last = self.folders.get(folder, (0, 0))
         names, ends, high, wanted = self.names, self.ends, last, name.encode("utf-8", "surrogateescape")
+        row = self.next
+        if low <= row < last and names[ends[row] : ends[row + 1]] == wanted:
+            self.next = row + 1
+            return row
         while low < high:
             middle = (low + high) // 2
             if names[ends[middle] : ends[middle + 1]] < wanted:
                 low = middle + 1
             else:
                 high = middle
+        self.next = low + 1
         return low if low < last and names[ends[low] : ends[low + 1]] == wanted else -1
 
     def files(self, folder: str) -> list[str]:

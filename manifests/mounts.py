@@ -17,6 +17,8 @@ import stat
 import threading
 from typing import IO, Any, NoReturn
 
+import pyarrow as pa
+
 from manifests.errors import UserError
 from manifests.members import INDEX, Members, Tar, Window, open_tar
 
@@ -42,21 +44,24 @@ class Mount:
         opened = [open_tar(f"{archives}/{name}") for name in sorted(os.listdir(archives)) if name.endswith(INDEX)]
         self.tars = [tar for tar, _ in opened]
         self.members = Members([rows for _, rows in opened])
+        # Five times as much as is kept was taken to sort it, and Arrow would hold on to that.
+        del opened
+        pa.default_memory_pool().release_unused()
         self.last = ("", -1)
-        """The member found last: who asks for its size asks for its bytes next."""
+        """Path and number of the member asked about last: who asks for its size asks for its bytes next."""
 
     def inner(self, path: str) -> str:
         """Return a path relative to the folder, "" for the folder itself; FileNotFoundError if it leads elsewhere."""
-        if "//" in path or "/." in path or path.endswith("/"):
+        if "/." in path or "//" in path or path.endswith("/"):
             path = os.path.normpath(path)
-        inner = path[len(self.prefix) :]
-        if (path != self.folder and not path.startswith(self.prefix)) or inner.partition("/")[0] == ARCHIVES:
-            raise absent(path)
-        return inner
+            inside = path == self.folder or path.startswith(self.prefix)
+            if not inside or path[len(self.prefix) :].partition("/")[0] == ARCHIVES:
+                raise absent(path)
+        return path[len(self.prefix) :]
 
     def on_disk(self, inner: str) -> os.stat_result | None:
         """Return what the disk has at a path, None if nothing; FileNotFoundError if it has a file above."""
-        if inner and inner.partition("/")[0] not in self.top:
+        if inner and (not self.top or inner.partition("/")[0] not in self.top):
             return None
         try:
             return os.stat(self.prefix + inner)
@@ -65,32 +70,35 @@ class Mount:
         except NotADirectoryError:
             raise absent(self.prefix + inner) from None
 
-    def find_member(self, inner: str) -> int:
-        """Return the number of the member at a path, -1 if there is none."""
-        path, row = self.last
-        if path != inner:
-            row = self.members.find(inner)
-            self.last = (inner, row)
-        return row
-
     def info(self, path: str) -> Info:
         """Return what is at `path`: type (file, directory, other), size in bytes, and what changes with its content.
 
         That is the time of change in nanoseconds of a file on disk, and the CRC-32 of a member; if its tar was written
         to after it was indexed, also that time. FileNotFoundError if there is nothing.
         """
-        inner = self.inner(path)
-        told = self.on_disk(inner)
+        inner, told, row = self.locate(path)
         if told is not None:
             kind = "directory" if stat.S_ISDIR(told.st_mode) else "file" if stat.S_ISREG(told.st_mode) else "other"
             return {"name": path, "size": told.st_size, "type": kind, "mtime": told.st_mtime_ns}
-        members, row = self.members, self.find_member(inner)
+        members = self.members
         if row >= 0:
             tag = f"{members.crc32[row]}{self.tars[members.tar[row]].changed}"
             return {"name": path, "size": members.bytes[row], "type": "file", "ETag": tag}
         if inner in members.folders:
             return {"name": path, "size": 0, "type": "directory"}
         raise absent(path)
+
+    def locate(self, path: str) -> tuple[str, os.stat_result | None, int]:
+        """Return `path` relative to the folder, what the disk has there, and if nothing the member's number or -1."""
+        known, row = self.last
+        if known == path:
+            return "", None, row
+        inner = self.inner(path)
+        told = self.on_disk(inner)
+        row = -1 if told is not None else self.members.find(inner)
+        if row >= 0:
+            self.last = (path, row)
+        return inner, told, row
 
     def exists(self, path: str) -> bool:
         """Whether there is a file or a folder at `path`."""
@@ -154,34 +162,35 @@ class Mount:
         """Open the file at `path` for reading; it can seek. FileNotFoundError or IsADirectoryError if there is none."""
         if mode != "rb":
             self.refuse()
-        inner = self.inner(path)
-        told = self.on_disk(inner)
-        if told is not None and stat.S_ISREG(told.st_mode):
-            return open(self.prefix + inner, "rb")
-        tar, offset, size = self.place(path, inner, told)
+        tar, offset, size = self.place(path)
+        if isinstance(tar, str):
+            return open(tar, "rb")
         if size <= WHOLE:
             return io.BytesIO(tar.read(offset, size))
         return io.BufferedReader(Window(tar, offset, size), 1 << 17)
 
     def cat_file(self, path: str, start: int = 0, end: int | None = None) -> bytes:
         """Return the bytes of the file at `path` from `start` to before `end`; fewer if it ends before."""
-        inner = self.inner(path)
-        told = self.on_disk(inner)
-        if told is not None and stat.S_ISREG(told.st_mode):
-            with open(self.prefix + inner, "rb", buffering=0) as file:
-                return os.pread(file.fileno(), (told.st_size if end is None else end) - start, start)
-        tar, offset, size = self.place(path, inner, told)
-        return tar.read(offset + start, max(0, min(size, size if end is None else end) - start))
+        tar, offset, size = self.place(path)
+        length = max(0, min(size, size if end is None else end) - start)
+        if isinstance(tar, str):
+            with open(tar, "rb", buffering=0) as file:
+                return os.pread(file.fileno(), length, start)
+        return tar.read(offset + start, length)
 
-    def place(self, path: str, inner: str, told: os.stat_result | None) -> tuple[Tar, int, int]:
-        """Return where the content of a member is: tar, offset, bytes. `told` is what the disk has at its path."""
-        row = -1 if told else self.find_member(inner)
-        if row < 0:
-            if (told and stat.S_ISDIR(told.st_mode)) or (not told and inner in self.members.folders):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-            raise absent(path)
-        members = self.members
-        return self.tars[members.tar[row]], members.offset[row], members.bytes[row]
+    def place(self, path: str) -> tuple[Tar | str, int, int]:
+        """Return where a file is: its tar, or its path on disk, its first byte there and how many it has.
+
+        FileNotFoundError or IsADirectoryError if there is none.
+        """
+        inner, told, row = self.locate(path)
+        if row >= 0:
+            return self.tars[self.members.tar[row]], self.members.offset[row], self.members.bytes[row]
+        if told is not None and stat.S_ISREG(told.st_mode):
+            return self.prefix + inner, 0, told.st_size
+        if self.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise absent(path)
 
     def refuse(self, *_: Any, **__: Any) -> NoReturn:
         """Raise UserError: nothing is written to archives."""
@@ -196,8 +205,8 @@ def absent(path: str) -> FileNotFoundError:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
-MOUNTS: dict[str, Mount] = {}
-"""What this process has mounted, by folder: an index is read once."""
+MOUNTS: tuple[Mount, ...] = ()
+"""What this process has mounted: an index is read once. Replaced as a whole, so that readers need no lock."""
 KNOWN: dict[str, tuple[tuple[int, int], bool]] = {}
 """Of folders asked about: when it and its .archives changed last, and whether archives can be mounted there."""
 LOCK = threading.Lock()
@@ -205,6 +214,7 @@ LOCK = threading.Lock()
 
 def mountable(folder: str) -> bool:
     """Whether indexed archives lie in the absolute `folder`; where it changed, they will be mounted anew."""
+    global MOUNTS
     archives = f"{folder}/{ARCHIVES}"
     try:
         now = (os.stat(archives).st_mtime_ns, os.stat(folder).st_mtime_ns)
@@ -213,7 +223,7 @@ def mountable(folder: str) -> bool:
     known = KNOWN.get(folder)
     if known is None or known[0] != now:
         with LOCK:
-            MOUNTS.pop(folder, None)
+            MOUNTS = tuple(mount for mount in MOUNTS if mount.folder != folder)
             there = bool(now[0]) and any(name.endswith(INDEX) for name in os.listdir(archives))
             known = KNOWN[folder] = (now, there)
     return known[1]
@@ -221,7 +231,8 @@ def mountable(folder: str) -> bool:
 
 def mounted(path: str) -> Mount:
     """Return the mount that an absolute `path` lies in; UserError if no archives lie at it or above."""
-    for mount in tuple(MOUNTS.values()):
+    global MOUNTS
+    for mount in MOUNTS:
         if path.startswith(mount.prefix) or path == mount.folder:
             return mount
     folder = os.path.normpath(path)
@@ -232,6 +243,9 @@ def mounted(path: str) -> Mount:
             )
         folder = os.path.dirname(folder)
     with LOCK:
-        if folder not in MOUNTS:
-            MOUNTS[folder] = Mount(folder)
-        return MOUNTS[folder]
+        for mount in MOUNTS:
+            if mount.folder == folder:
+                return mount
+        mount = Mount(folder)
+        MOUNTS = (*MOUNTS, mount)
+        return mount

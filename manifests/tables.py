@@ -171,13 +171,18 @@ def to_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def read_table(url: str, schema_format: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file that `write_table` wrote; UserError if it is missing, not Parquet, or of another format."""
+def read_table(
+    url: str, schema_format: str, columns: list[str] | None = None, dictionaries: list[str] | None = None
+) -> pa.Table:
+    """Read a Parquet file that `write_table` wrote; UserError if it is missing, not Parquet, or of another format.
+
+    `dictionaries` are paths of columns whose few texts are kept once and referred to by number.
+    """
     if not files.exists(url):
         raise UserError(f"there is no file {files.redact(url)!r}")
     with files.open_read(url) as file:
         try:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, read_dictionary=dictionaries)
             found = (parquet.schema_arrow.metadata or {}).get(b"format", b"").decode()
             if found != schema_format:
                 raise UserError(f"{files.redact(url)} has the format {found!r}, not {schema_format!r}: make it anew")

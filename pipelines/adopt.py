@@ -98,7 +98,7 @@ def adopt(
     Files are hard links, or symbolic links where those cannot be had, or copies if `copy`. A link in `from_dir` to a
     file in it counts as that file; one to a folder, or out of `from_dir`, is refused. UserError if the reader of the
     corpus accepts no split of what would lie in ROOT/raw/<corpus>, or not all of `splits`, or if another file has the
-    name of one there; Failed if it cannot be written. With `dry_run` all of that is found out, and `root` left as it is.
+    name of one there; Failed if it cannot be written. With `dry_run` `root` is left as it is.
     """
     known = load_corpus(corpus)
     for split in splits:

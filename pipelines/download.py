@@ -74,7 +74,8 @@ class Effort:
                     troubles[url] = error
                     if error.reason in ("disk_full", "deadline"):
                         raise
-                    if error.permanent:
+                    # Nobody mends a certificate in a minute, but the user may before the next run.
+                    if error.permanent or error.reason == "certificate":
                         left.remove(url)
             if not left:
                 break

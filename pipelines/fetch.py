@@ -18,7 +18,7 @@ from pipelines.download import Breaker, download
 from pipelines.executor import Executor
 from pipelines.fetch_lock import Changed, Locked, changed, learn, read_lock
 from pipelines.hosts import host_of
-from pipelines.items import Item, Outcome, finished, hopeless, outcome_path, read_outcome, write_outcome
+from pipelines.items import Item, Outcome, finished, hopeless, outcome_path, read_outcome, safe, write_outcome
 from pipelines.part import BLOCK
 from pipelines.wanted import Got, Limits, Unfetched, Wanted
 
@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     per_host: int = 2
     """Files at a time from one host."""
     unpack: bool = True
+    stream: bool = False
+    """Instead of unpacking tars, keep them as they are read best: plain, with an index."""
     remove_archives: bool = False
     verify: bool = False
     """Also hash what is there."""
@@ -96,7 +98,7 @@ def fetch(items: Sequence[Item], settings: Settings, executor: Executor) -> dict
 
 
 def room(items: Sequence[Item], settings: Settings) -> tuple[int, int]:
-    """Return the bytes that are needed, as far as sizes are known, archives unpacked beside themselves, and those free."""
+    """Return the bytes that items of known size need, archives unpacked beside themselves, and those that are free."""
     need = 0
     for item in items:
         part = files.size(files.join(settings.root, f"{item.path}.part")) or 0
@@ -156,7 +158,7 @@ def fetch_item(item: Item, settings: Settings, breaker: Breaker, before: Outcome
     begin = time.monotonic()
     try:
         outcome = obtain(item, settings, breaker)
-        if before and before.sha256 == outcome.sha256 and before.unpacked:
+        if before and before.sha256 == outcome.sha256 and before.unpacked and not before.streamed:
             outcome = msgspec.structs.replace(outcome, unpacked=True, files=before.files)
         elif item.into and settings.unpack:
             outcome = unpacked(item, settings, outcome)
@@ -238,12 +240,15 @@ def found(place: str, item: Item, locked: Locked | None) -> Got | None:
 
 def unpacked(item: Item, settings: Settings, outcome: Outcome) -> Outcome:
     """Return the outcome of an archive whose content is in place; Unfetched if it cannot be unpacked."""
+    from pipelines.stream_archive import can_stream, stream_archive
     from pipelines.unpack import unpack
 
     archive, into = files.join(settings.root, item.path), files.join(settings.root, item.into)
     record = outcome_path(settings.root, item).removesuffix(".json") + ".unpacked.parquet"
     try:
-        held = unpack(archive, into, record=record)
+        streamed = settings.stream and can_stream(archive)
+        inner = item.into.removeprefix(f"raw/{item.corpus}").strip("/")
+        held = stream_archive(archive, inner=inner, record=record) if streamed else unpack(archive, into, record=record)
     except UserError as error:
         if isinstance(error.__context__, OSError) and error.__context__.errno in FULL:
             raise Unfetched("disk_full", NO_ROOM) from None
@@ -252,19 +257,26 @@ def unpacked(item: Item, settings: Settings, outcome: Outcome) -> Outcome:
         raise Unfetched("archive", str(error), permanent=True) from None
     except Failed as error:
         raise Unfetched("busy", str(error)) from None
-    if settings.remove_archives:
+    if settings.remove_archives and not streamed:
         files.remove(archive)
-    return msgspec.structs.replace(outcome, unpacked=True, files=held.files, removed=settings.remove_archives)
+    removed = not files.exists(archive)
+    return msgspec.structs.replace(outcome, unpacked=True, files=held.files, removed=removed, streamed=streamed)
 
 
 def link(corpus: Corpus, root: str) -> list[str]:
     """Link folders of other corpora that a corpus reads into its own; return the corpora that are not there yet."""
+    from pipelines.stream_archive import share_streamed
+
     missing = []
     for place, source in corpus.facts.links.items():
+        safe(corpus.name, "a link", place), safe(corpus.name, "a link", source)
         at, there = (os.path.join(files.local(root), "raw", part) for part in (f"{corpus.name}/{place}", source))
+        shared = share_streamed(corpus.name, place, source, os.path.join(files.local(root), "raw"))
         if os.path.isdir(at):
             continue
         if not os.path.isdir(there):
+            if shared:
+                continue
             missing.append(source.partition("/")[0])
             continue
         os.makedirs(os.path.dirname(at), exist_ok=True)

@@ -20,7 +20,7 @@ from pipelines.fetch_hub import fetch_from_hub
 from pipelines.fetch_plan import Wishes, amount, show_plan
 from pipelines.hub import HUB_CORPORA
 from pipelines.items import Item, finished, hopeless, items_of, read_outcome
-from pipelines.video_status import ABOUT
+from pipelines.video_status import ABOUT, TRANSIENT
 from pipelines.videos import VIDEO_CORPORA, VideoOptions, fetch_videos, list_videos
 from pipelines.wanted import Limits
 
@@ -51,6 +51,7 @@ def fetch(
     per_host: int = 2,
     deadline: float = 0.0,
     unpack: bool = True,
+    stream: bool = False,
     remove_archives: bool = False,
     verify: bool = False,
     again: bool = False,
@@ -62,6 +63,10 @@ def fetch(
     """
     extras = extras or Extras()
     check(root, mirror, per_host, deadline)
+    if stream and not unpack:
+        raise UserError(
+            "--stream and --no-unpack: archives are either read as they are or left alone; give one of them"
+        )
     wishes = wishes_of(sources)
     check_extras(extras, wishes)
     settings = Settings(
@@ -69,6 +74,7 @@ def fetch(
         limits=Limits(allow_private=allow_private, deadline=deadline),
         per_host=per_host,
         unpack=unpack,
+        stream=stream,
         remove_archives=remove_archives,
         verify=verify,
         again=again,
@@ -223,7 +229,7 @@ def fetch_audio(wishes: Wishes, settings: Settings, extras: Extras) -> list[str]
     if not (extras.videos or extras.audio_dir):
         for name in named:
             console.print(
-                f"{name} publishes ids, no audio: --audio-dir DIR takes your own copies, --videos downloads them (yt-dlp)"
+                f"{name} publishes ids, no audio: --audio-dir DIR takes your own copies, --videos downloads it"
             )
         return []
     options = VideoOptions(audio_dir=extras.audio_dir, cookies=extras.cookies, retry_failed=settings.again)
@@ -243,8 +249,10 @@ def fetch_audio(wishes: Wishes, settings: Settings, extras: Extras) -> list[str]
         for status, number in counts.items():
             if status != "ok":
                 console.print(f"  {number:,} {status.replace('_', ' ')}: {ABOUT[status]}", markup=False)
-        if waiting := counts.get("waiting", 0):
-            failed.append(f"{name}: {waiting:,} videos are still to be tried")
+        # What is not among one's own copies will not be there the next time either.
+        later = sum(number for status, number in counts.items() if status in TRANSIENT) if extras.videos else 0
+        if later:
+            failed.append(f"{name}: {later:,} videos whose trouble may pass")
     return failed
 
 

@@ -68,7 +68,7 @@ def show_plan(wishes: Wishes, items: list[Item], settings: Settings) -> bool:
     free = room([], settings)[1]
     rest = [amount(todo, parts)] if todo else []
     rest += [f"{size(hub)} of the Hub"] if hub else []
-    console.print(f"{' and '.join(rest) or 'nothing'} to fetch, {size(free)} free there; nothing was written")
     if refused:
         raise refused
+    console.print(f"{' and '.join(rest) or 'nothing'} to fetch, {size(free)} free there; nothing was written")
     return bool(todo or hub)

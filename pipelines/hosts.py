@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import http.client
-import ipaddress
+import os
+import re
 import socket
 import ssl
 import urllib.parse
@@ -17,7 +17,9 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import Url, make_headers, parse_url
 
+from manifests.errors import UserError
 from manifests.files import redact
+from pipelines.addresses import judge, literal, resolve
 from pipelines.line import Line
 
 HOPS = 10
@@ -25,9 +27,11 @@ HOPS = 10
 USUAL = {"http": 80, "https": 443}
 """Ports."""
 REDIRECTS = (301, 302, 303, 307, 308)
-METADATA = tuple(map(ipaddress.ip_address, ("169.254.169.254", "100.100.100.200", "fd00:ec2::254")))
-"""Where clouds hand credentials to whoever asks: never fetched, not even where private addresses are allowed."""
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
+AUTHORITIES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables that name certificates of authorities. SSL_CERT_DIR, a list of folders, OpenSSL reads itself."""
+OWN = "if it is your own, let SSL_CERT_FILE name the certificate of its authority"
+HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]")
+UNPRINTED = re.compile(r"[\x00-\x20\x7f\\]")
 
 
 class Forbidden(Exception):
@@ -73,29 +77,6 @@ def host_of(url: str) -> str:
         return ""
 
 
-def judge(address: str, allow_private: bool) -> str:
-    """Say why the IP `address` must not be fetched; empty if it may be."""
-    ip = ipaddress.ip_address(address.split("%")[0])
-    inner: Any = None
-    if isinstance(ip, ipaddress.IPv6Address):
-        # One address can hide another, and a gateway would take us there.
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if ip in NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    if inner is not None:
-        return judge(str(inner), allow_private)
-    if ip in METADATA or ip.is_link_local:
-        return "a link-local or metadata address"
-    if ip.is_multicast or ip.is_unspecified:
-        return "no address of one machine"
-    return "" if ip.is_global or allow_private else "a private address, which --allow-private permits"
-
-
-def resolve(host: str, port: int) -> list[str]:
-    """Return the IP addresses of `host`."""
-    return list(dict.fromkeys(str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
-
-
 def proxy_for(scheme: str, host: str) -> str:
     """Return the address of the proxy that the environment names for a host, empty if none."""
     if urllib.request.proxy_bypass(host):
@@ -107,15 +88,26 @@ def proxy_for(scheme: str, host: str) -> str:
 
 def parse(url: str) -> Url:
     """Parse `url`; Forbidden if it is no address of a web server."""
+    if UNPRINTED.search(url):
+        raise Forbidden(f"{shown(url)} holds a space, a backslash or what cannot be printed")
     try:
         parts = parse_url(url)
         if parts.scheme not in ("http", "https"):
-            raise Forbidden(f"{redact(url)!r} is not http or https")
+            raise Forbidden(f"{shown(url)} is not http or https")
         if not parts.host:
-            raise Forbidden(f"{redact(url)!r} names no host")
+            raise Forbidden(f"{shown(url)} names no host")
+        if not HOST.fullmatch(parts.host) or parts.port == 0:
+            raise Forbidden(f"{shown(url)} names no host and port that can be")
     except urllib3.exceptions.LocationParseError:
-        raise Forbidden(f"{redact(url)!r} is no address") from None
+        raise Forbidden(f"{shown(url)} is no address") from None
     return parts
+
+
+def shown(url: str) -> str:
+    """Return an address fit for a sentence."""
+    return (
+        repr(redact(url)[:120]) if "://" in url else repr(re.split("[?#]", url, maxsplit=1)[0].rpartition("@")[2][:40])
+    )
 
 
 def check(url: str, allow_private: bool = False) -> Target:
@@ -152,21 +144,31 @@ def check(url: str, allow_private: bool = False) -> Target:
     )
 
 
-def literal(host: str) -> list[str]:
-    """Return the address that a host name spells, in any notation that a resolver understands; none for a name."""
-    if host.rstrip(".") == "localhost" or host.rstrip(".").endswith(".localhost"):
-        return ["127.0.0.1"]
-    with contextlib.suppress(ValueError):
-        return [str(ipaddress.ip_address(host.split("%")[0]))]
-    with contextlib.suppress(OSError):
-        return [socket.inet_ntoa(socket.inet_aton(host))]
-    return []
-
-
 @functools.cache
 def trust() -> ssl.SSLContext:
-    """Return the context that checks certificates, those that SSL_CERT_FILE names among them."""
-    return ssl.create_default_context()
+    """Return the context that checks certificates, by the authorities of the system and of the environment.
+
+    UserError if a variable names what holds none.
+    """
+    made = ssl.create_default_context()
+    for name in AUTHORITIES:
+        if place := os.environ.get(name, ""):
+            try:
+                made.load_verify_locations(**{"capath" if os.path.isdir(place) else "cafile": place})
+            except OSError:
+                said = f"{name} is {place!r}, where no certificates can be read; mend it or unset it"
+                raise UserError(said) from None
+    return made
+
+
+def untrusted(error: BaseException | None) -> str:
+    """Return what is wrong with the certificate that an error is about, empty if that is not what it is about."""
+    while error is not None:
+        for one in (error, *error.args):
+            if isinstance(one, ssl.SSLCertVerificationError):
+                return f"shows a certificate that is not trusted ({one.verify_message}); {OWN}"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def manager(target: Target, line: Line, connect: float) -> urllib3.PoolManager:
@@ -215,8 +217,9 @@ def open_url(
         if login:
             sent |= make_headers(basic_auth=login)
         timeout = urllib3.Timeout(connect=connect, read=stall)
+        pool = manager(target, line, connect)
         try:
-            response = manager(target, line, connect).request(
+            response = pool.request(
                 "GET", target.url, headers=sent, redirect=False, preload_content=False, timeout=timeout
             )
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
@@ -226,7 +229,7 @@ def open_url(
             return response, target
         response.close()
         # Servers send names in other encodings, and our own parser must be the only one to read them.
-        following = check(urllib.parse.urljoin(target.url, place), allow_private)
+        following = check(urllib.parse.urljoin(target.url, place.strip().replace(" ", "%20")), allow_private)
         if target.scheme == "https" and following.scheme == "http":
             raise Forbidden(f"{target.host} redirects to {redact(following.url)}, which gives up encryption")
         if (following.host, following.port) != (target.host, target.port):
@@ -238,10 +241,12 @@ def open_url(
 def explain(error: BaseException, host: str, line: Line) -> tuple[str, str]:
     """Return a code and a clause for an error of the network, without the address that its own message holds."""
     kinds = urllib3.exceptions
+    if why := untrusted(error):
+        return "certificate", f"{host} {why}"
     if line.expired:
         return "slow", f"{host} was too slow"
     if isinstance(error, kinds.SSLError | ssl.SSLError):
-        return "tls", f"{host} has no valid certificate or speaks no TLS"
+        return "tls", f"{host} does not speak TLS as it should; is the address https, and is its port right?"
     if isinstance(error, kinds.ProxyError):
         return "proxy", f"the proxy for {host} refuses or cannot be reached"
     if isinstance(error, kinds.ConnectTimeoutError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import time
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from manifests import Failed, UserError, files
+from pipelines.hosts import Forbidden, Unreachable, check, trust, untrusted
 
 Result = TypeVar("Result")
 
@@ -69,10 +71,40 @@ def patiently(ask: Callable[[], Result]) -> Result:
             raise
         except errors.HTTPError as error:
             code = code_of(error)
-            if wait is None or (code and code < 500 and code not in (408, 429)):
+            if wait is None or untrusted(error) or (code and code < 500 and code not in (408, 429)):
                 raise
             time.sleep(wait)
     raise AssertionError
+
+
+@functools.cache
+def guard() -> None:
+    """Let the library's client check every address that a redirect names, and trust the certificates that we do."""
+    library, utils = importlib.import_module("huggingface_hub"), importlib.import_module("huggingface_hub.utils")
+    usual = utils.get_session()
+    hooks = {**usual.event_hooks, "request": [*usual.event_hooks["request"], look]}
+    kind, settings = type(usual), {"follow_redirects": True, "timeout": None}
+    library.set_client_factory(lambda: kind(event_hooks=hooks, verify=trust(), **settings))
+
+
+def look(request: Any) -> None:
+    """Raise Forbidden if the Hub sends us where nothing may be fetched from."""
+    here, there = urlsplit(endpoint()), urlsplit(str(request.url))
+    if (here.scheme, here.hostname, here.port) != (there.scheme, there.hostname, there.port):
+        with contextlib.suppress(Unreachable):
+            check(str(request.url), is_private(endpoint()))
+
+
+@functools.cache
+def is_private(address: str) -> bool:
+    """Whether the user's own Hub is at a private address: then its storage may be, too."""
+    try:
+        check(address)
+    except Forbidden:
+        return True
+    except Unreachable:
+        return False
+    return False
 
 
 def code_of(error: BaseException) -> int:
@@ -90,6 +122,7 @@ def hub(repo: str) -> Iterator[tuple[Any, str | bool]]:
         errors = importlib.import_module("huggingface_hub.errors")
     except ImportError:
         raise UserError(f"corpora of the Hub need {EXTRA}") from None
+    guard()
     token = find_token()
     where, page = files.redact(endpoint()), f"{ENDPOINT}/datasets/{repo}"
     have = "the token in HF_TOKEN" if token else "no token (HF_TOKEN is not set)"
@@ -110,12 +143,16 @@ def hub(repo: str) -> Iterator[tuple[Any, str | bool]]:
         ) from None
     except errors.HTTPError as error:
         code = code_of(error)
+        if why := untrusted(error):
+            raise Failed(f"{where} {why}") from None
         if code in (401, 403):
             raise UserError(
                 f"{where} refuses {have} ({code}) for {repo}; make one that may read at {ENDPOINT}/settings/tokens"
             ) from None
         told = f"answers {code}" if code else f"cannot be reached ({type(error).__name__})"
         raise Failed(f"{where} {told}; run it again, it goes on from here") from None
+    except Forbidden as error:
+        raise UserError(f"{where} leads elsewhere for a file of {repo}, and {error}") from None
     except errors.FileMetadataError:
         raise Failed(f"{where} does not answer as the Hub does; is HF_ENDPOINT right?") from None
     except OSError as error:

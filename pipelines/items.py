@@ -78,6 +78,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Files that it held."""
     removed: bool = False
     """Whether the archive was removed after it was unpacked."""
+    streamed: bool = False
+    """Whether it was not unpacked after all, but is read as it is: a plain tar with an index."""
 
 
 def safe(corpus: str, what: str, path: str) -> str:
@@ -152,6 +154,10 @@ def finished(root: str, item: Item, outcome: Outcome | None, unpack: bool = True
         return False
     published = item.sha256 in ("", outcome.sha256) and item.bytes in (0, outcome.bytes)
     there = files.size(files.join(root, item.path)) == outcome.bytes
+    if outcome.streamed:
+        from pipelines.stream_archive import is_streamed
+
+        return published and is_streamed(files.local(files.join(root, item.path)))
     return published and (there or (outcome.removed and os.path.isdir(files.local(files.join(root, item.into)))))
 
 

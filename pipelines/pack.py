@@ -144,7 +144,9 @@ def pack_clip(task: ShardTask, scanned: Scanned, old: Renewal, writer: ShardWrit
     else:
         trusted = task.trusted and scanned.verified
         try:
-            stored = store(raw_folder(task.root, task.corpus), clip.audio, clip.join, trusted=trusted)
+            stored = store(
+                raw_folder(task.root, task.corpus), clip.audio, clip.join, trusted=trusted, size=scanned.bytes
+            )
         except Refused as refused:
             return tally.refuse(scanned, "quarantined", refused.reason, refused.detail)
         tally.actions[stored.action] += stored.samples

@@ -16,6 +16,8 @@ from pipelines.items import Item, Outcome, finished, items_of, read_outcome
 from pipelines.scan import manifest_path, raw_folder
 from pipelines.videos import VIDEO_CORPORA, video_status
 
+LATER = "not fetched yet"
+
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """How far a split is."""
@@ -68,10 +70,16 @@ def status_of(corpus: Corpus, split: str, root: str) -> State:
     reason = unreadable(corpus, split, root)
     reasons = [trouble(item, outcomes[item.key]) for item in items if item not in there]
     reasons += [f"{planned - found:,} files of the Hub, {size(missing)}"] if planned > found else []
-    reasons += ["not fetched yet"] if on_hub and not planned and reason else []
+    if on_hub and not planned and reason:
+        gated = f"accept its terms at huggingface.co/datasets/{HUB_CORPORA[corpus.name].name} and set HF_TOKEN"
+        reasons.append(LATER + (f"; {gated}" if corpus.facts.access == "gated" else ""))
     reasons += videos(corpus, split, root)
     if not items and not on_hub and reason:
-        reasons = ["not fetched yet: a person gets it"] if not files.exists(raw_folder(root, corpus.name)) else [reason]
+        reasons = (
+            [f"{LATER}: a person gets it; salmonn fetch {corpus.name} says how"]
+            if not files.exists(raw_folder(root, corpus.name))
+            else [reason]
+        )
     scanned = files.exists(manifest_path(root, corpus.name, split))
     return State(
         corpus=corpus.name,
@@ -95,7 +103,7 @@ def trouble(item: Item, outcome: Outcome | None) -> str:
     """Say why an item is not there."""
     if outcome is not None and outcome.state != "ok":
         return f"{item.name}: {outcome.why}"
-    return f"{item.name}: {'takes credentials' if item.by_hand else 'not fetched yet'}"
+    return f"{item.name}: {'takes credentials' if item.by_hand else LATER}"
 
 
 def videos(corpus: Corpus, split: str, root: str) -> list[str]:
@@ -127,23 +135,25 @@ def covered(corpus: Corpus, split: str, root: str) -> float:
     except UserError:
         return 0.0
     counts = {one["values"]: one["counts"] for one in states.value_counts().to_pylist()}
-    return counts.get("ok", 0) / max(1, corpus.split(split).clips)
+    return float(counts.get("ok", 0) / max(1, corpus.split(split).clips))
 
 
-def named(states: Iterable[State], whole: bool = True) -> list[str]:
-    """Return the splits as a person types them: a corpus by its name alone where all its splits are meant."""
+def by_corpus(states: Iterable[State]) -> dict[str, list[str]]:
+    """Map corpora to their splits; to none where all of them are meant."""
     splits: dict[str, list[str]] = {}
     for one in states:
         splits.setdefault(one.corpus, []).append(one.split)
-    return [
-        text
-        for corpus, those in splits.items()
-        for text in (
-            [corpus]
-            if whole and len(those) == len(load_corpus(corpus).splits)
-            else [f"{corpus}:{split}" for split in those]
-        )
-    ]
+    return {name: [] if len(those) == len(load_corpus(name).splits) else those for name, those in splits.items()}
+
+
+def typed(states: Iterable[State]) -> str:
+    """Return splits as arguments of a command."""
+    return " ".join(" ".join(f"{name}:{one}" for one in those) or name for name, those in by_corpus(states).items())
+
+
+def named(states: Iterable[State]) -> str:
+    """Return splits as a person reads them."""
+    return "; ".join(f"{name} {', '.join(those)}".strip() for name, those in by_corpus(states).items())
 
 
 def next_steps(states: list[State], root: str) -> list[str]:
@@ -151,7 +161,7 @@ def next_steps(states: list[State], root: str) -> list[str]:
     steps = []
     for step in ("fetch", "scan"):
         if those := [one for one in states if one.step == step]:
-            steps.append(f"salmonn {step} {' '.join(named(those))} --root {root}")
+            steps.append(f"salmonn {step} {typed(those)} --root {root}")
     if any(one.scanned for one in states):
         steps.append(f"salmonn build RECIPE --root {root} --out DATASET")
     return steps
@@ -161,10 +171,11 @@ def notes(states: list[State]) -> Iterator[str]:
     """Yield a line for every reason why something is missing, with all the splits that it holds for."""
     reasons: dict[tuple[str, str], list[State]] = {}
     for one in states:
-        if one.why:
+        # Of a split that nobody asked for yet, the table says all there is to say.
+        if one.why and (one.begun or not one.why.endswith(LATER)):
             reasons.setdefault((one.corpus, one.why), []).append(one)
     for (_, why), those in reasons.items():
-        yield f"  {', '.join(named(those))}: {why}"
+        yield f"  {named(those)}: {why}"
 
 
 def begun(name: str, root: str) -> bool:
@@ -179,13 +190,14 @@ def status(sources: list[str], root: str) -> list[State]:
         wanted = [(corpus, corpus.splits) for corpus in map(load_corpus, corpus_names()) if begun(corpus.name, root)]
     states = [status_of(corpus, split, root) for corpus, splits in wanted for split in dict.fromkeys(splits)]
     # Who names no split wants to hear of those at hand; of the others it is enough that they are not.
-    shown = states if sources else [one for one in states if one.begun]
+    at_hand = {one.corpus for one in states if one.begun}
+    shown = states if sources else [one for one in states if one.begun or one.corpus not in at_hand]
     if shown:
         show(shown, root)
     for step in next_steps(shown, root):
         console.print(f"next: {step}", markup=False)
     if others := [one for one in states if one not in shown]:
-        console.print(f"not begun: {', '.join(named(others))}", markup=False)
+        console.print(f"not begun: {named(others)}", markup=False)
     if not sources and (absent := [name for name in corpus_names() if not begun(name, root)]):
         console.print(f"nothing yet of {', '.join(absent)}", markup=False)
         if not states:

@@ -173,6 +173,27 @@ def stream_archive(archive: str, *, inner: str = "", caps: Caps = CAPS, record: 
     return Unpacked(files=len(rows.paths), bytes=held, format=kind, skipped=dict(sorted(gate.skipped.items())))
 
 
+def share_streamed(corpus: str, place: str, source: str, raw: str) -> int:
+    """Let a corpus read the streamed archives of another, by links; return how many. Both have their folders in `raw`.
+
+    `source` is the other corpus and the folder in it that is to appear at `place`. Nothing, unless that is at the same
+    place in both: an index says where its files are.
+    """
+    other, _, inner = source.partition("/")
+    theirs, ours = os.path.join(raw, other, ARCHIVES), os.path.join(raw, corpus, ARCHIVES)
+    if inner != place or not os.path.isdir(theirs):
+        return 0
+    indexes = [name for name in os.listdir(theirs) if name.endswith(INDEX)]
+    for index in indexes:
+        os.makedirs(ours, exist_ok=True)
+        for name in (index.removesuffix(".parquet"), index):
+            with contextlib.suppress(FileExistsError):
+                # Folders on the way may be links themselves, to other disks.
+                to = os.path.join(os.path.realpath(theirs), name)
+                os.symlink(os.path.relpath(to, os.path.realpath(ours)), os.path.join(ours, f"{other}-{name}"))
+    return len(indexes)
+
+
 def claim(file: IO[bytes], archive: str) -> None:
     """Take an archive for this process until `file` is closed; Failed if another has it."""
     try:

@@ -144,7 +144,7 @@ def place_of(option: str, url: str, shared_storage: bool, near: bool) -> str:
 
 def command(order: Order) -> list[str]:
     """Return the command of the job. Whoever needs a text of it quotes every part: the API runs it through a shell."""
-    program = ["python", "-m", "salmonn.cli"] if order.code else ["salmonn"]
+    program = ["python", "-m", "salmonn"] if order.code else ["salmonn"]
     workers = ["--workers", str(order.workers)] if order.workers else []
     own = order.recipe.endswith(".toml")
     recipe = f"./{os.path.basename(order.recipe)}" if own else order.recipe

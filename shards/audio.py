@@ -85,8 +85,8 @@ def mono(block: NDArray[Any], ref: AudioRef) -> Wave:
     if ref.channel is not None or channels == 1:
         if (ref.channel or 0) >= channels:
             raise Refused("channels", f"{ref.path}: has {channels} channels, not number {ref.channel}")
-        wave: Wave = block[:, ref.channel or 0] * np.float32(scale)
-        return wave
+        wave: Wave = block[:, ref.channel or 0]
+        return wave if scale == 1.0 else wave * np.float32(scale)
     # Column by column: numpy's sum along so short an axis takes ten times as long.
     columns = block.astype(np.float32, copy=False).T
     wave = columns[0] + columns[1]

@@ -58,6 +58,7 @@ SCHEMA = pa.schema(
         field("pcm_md5", TEXT),
         field("flac_sha256", TEXT),
         field("flac_crc32", pa.uint32()),
+        field("json_crc32", pa.uint32()),
         field("json_sha256", TEXT),
     ],
     metadata={"format": FORMAT},
@@ -155,9 +156,11 @@ class Dataset:
             raise UserError(f"the dataset {files.redact(self.url)!r} has no {name}; {nearest(name, names)}")
         return names[name]
 
-    def table(self, corpus: str, split: str, columns: list[str] | None = None) -> pa.Table:
-        """Return the index of one split, all columns or some."""
-        return read_table(files.join(self.url, self.source(corpus, split).index.path), FORMAT, columns)
+    def table(
+        self, corpus: str, split: str, columns: list[str] | None = None, dictionaries: list[str] | None = None
+    ) -> pa.Table:
+        """Return the index of one split, all columns or some; of some, few texts as dictionaries."""
+        return read_table(files.join(self.url, self.source(corpus, split).index.path), FORMAT, columns, dictionaries)
 
     @functools.cached_property
     def keys(self) -> dict[str, tuple[str, str]]:

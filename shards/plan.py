@@ -1,30 +1,33 @@
 """The order in which examples are dealt: a pure function of the index, the recipe's stage and the seed.
 
 Each row of the stage is a queue that deals its examples in an order of its own, drawn anew each time it runs out.
-Queues are woven together by their weights, cut into pools, and each pool into batches of similar length. A cycle is as
-many draws as there are examples; without weights it deals every example exactly once.
+Queues are woven together by their shares (shards/weave.py), cut into pools, and each pool into batches of similar
+length. A cycle is as many draws as there are examples; without weights it deals every example exactly once.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from manifests import Recipe, UserError, draw
-from manifests.recipe import Row
 from shards.index import Dataset
+from shards.queues import Numbers, Queue, Small, make_queues
+from shards.weave import Loom
 
 POOL = 2048
 """Examples sorted by length together: enough for little padding, few enough that no batch comes from one place."""
-
-Numbers = NDArray[np.int64]
+WINDOW = 64
+"""Shards whose examples are shuffled among each other. Within a window a reader touches no other shard."""
+UNITS = ("examples", "seconds", "tokens")
+TOKENS_A_SECOND = 88 / 30
+"""What the window Q-Former makes of audio (SALMONN section 3.1): 88 for 30 seconds."""
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,28 +38,25 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     examples: int
     longest: float
     """Seconds of a clip that are dealt at most; the rest is cut, and counted."""
+    tokens: int = 0
+    """Tokens of a batch with its padding: audio, longest prompt of the task and longest answer; 0 for no limit."""
 
 
-class Queue(msgspec.Struct, frozen=True, kw_only=True):
-    """The examples of one row of the recipe: parallel arrays."""
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a pool begins: all that the order behind it depends on, beside the arguments of the Order."""
 
-    row: Row
-    sample: Numbers
-    """Row of the concatenated index."""
-    instruction: Numbers
-    """Which instruction of that sample."""
-    seconds: NDArray[np.float64]
-
-    def order(self, seed: int, epoch: int) -> Numbers:
-        """Return the order of the queue's examples in one of its epochs."""
-        names = ("order", seed, self.row.task, self.row.corpus, ",".join(self.row.splits), epoch)
-        # Raw words of a bit generator stay the same in every version of numpy; its shuffles may not.
-        words = np.random.PCG64(draw.number(*names)).random_raw(len(self.sample))
-        return np.argsort(words, kind="stable")
+    deal: int = 0
+    """Examples dealt before it."""
+    batch: int = 0
+    """Batches dealt before it."""
+    items: tuple[int, ...] = ()
+    """Of each queue, how many it had dealt."""
+    units: tuple[tuple[float, ...], ...] = ()
+    """What the loom had served, if it does not count examples."""
 
 
-class Dealt(msgspec.Struct, frozen=True, kw_only=True):
-    """The draws of one cycle in the order they are dealt, and how they fall into batches."""
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """Draws that are sorted into batches together."""
 
     queue: Numbers
     item: Numbers
@@ -65,130 +65,186 @@ class Dealt(msgspec.Struct, frozen=True, kw_only=True):
     """Which time its queue runs through."""
     starts: Numbers
     """Where each batch begins; one more entry than batches."""
+    next: Mark
+
+
+class Dealt(msgspec.Struct, frozen=True, kw_only=True):
+    """The draws of one cycle in the order they are dealt, and how they fall into batches."""
+
+    queue: Numbers
+    item: Numbers
+    epoch: Numbers
+    starts: Numbers
 
 
 class Order:
-    """Deals batch after batch: `batch(n)` depends on nothing but the arguments of the constructor and n."""
+    """Deals pool after pool: `pool(mark)` depends on nothing but the arguments of the constructor and the mark."""
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, stage: str, seed: int, budget: Budget) -> None:
-        """Read what the order depends on from the index; UserError if the dataset does not hold the stage's data."""
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        stage: str,
+        seed: int,
+        budget: Budget,
+        *,
+        unit: str = "examples",
+        window: int = WINDOW,
+        count: Callable[[str], int] | None = None,
+    ) -> None:
+        """Read what the order depends on from the index; UserError if the dataset does not hold the stage's data.
+
+        Shares count `unit`: examples, seconds of audio, or tokens of the answer. `count` says how many tokens a text
+        has, by default a third of its bytes.
+        """
+        if unit not in UNITS:
+            raise UserError(f"shares cannot count {unit!r}; they can count {', '.join(UNITS)}")
+        if window < 1:
+            raise UserError(f"the window is {window} shards; it must be at least 1")
         rows = recipe.stage(stage)
-        self.seed, self.budget = seed, budget
-        sources = sorted({(row.corpus, split) for row in rows for split in row.splits})
-        columns = ["tasks", "seconds", "language"]
-        tables = {source: dataset.table(*source, columns) for source in sources}
-        firsts = dict(
-            zip(sources, np.cumsum([0] + [tables[source].num_rows for source in sources]).tolist(), strict=False)
-        )
-        self.sources = sources
-        self.firsts = [firsts[source] for source in sources]
-        self.queues = [make_queue(row, tables, firsts) for row in rows]
-        for queue in self.queues:
-            if not len(queue.sample):
-                splits = ", ".join(queue.row.splits)
-                raise UserError(
-                    f"the dataset has no example for {queue.row.name} ({splits}); build it, or drop the row"
-                )
-        counts = np.array([len(queue.sample) for queue in self.queues], np.float64)
+        self.seed, self.budget, self.unit, self.window = seed, budget, unit, window
+        needs_tokens = unit == "tokens" or budget.tokens > 0
+        self.sources, self.firsts, self.queues = make_queues(dataset, rows, count=count, tokens=needs_tokens)
+        sizes = np.array([len(queue.sample) for queue in self.queues], np.float64)
         power = recipe.temperature.get(stage, 1.0)
-        self.whole = rows[0].weight is None and power == 1.0
-        weights = counts**power if rows[0].weight is None else np.array([queue.row.weight for queue in self.queues])
+        weights = sizes**power if rows[0].weight is None else np.array([row.weight for row in rows])
+        self.whole = rows[0].weight is None and power == 1.0 and unit == "examples"
+        """Whether a cycle deals every example once."""
         self.shares = weights / weights.sum()
-        self.examples = int(counts.sum())
+        self.examples = int(sizes.sum())
+        tasks = list(dict.fromkeys(row.task for row in rows))
+        self.tasks = [tasks.index(row.task) for row in rows]
+        self.orders: dict[int, tuple[int, Small]] = {}
 
     @property
     def digest(self) -> str:
-        """What identifies the budget of a batch, which the order depends on."""
-        return hashlib.sha256(msgspec.json.encode((self.budget, POOL))).hexdigest()
+        """What identifies the settings that the order depends on."""
+        return hashlib.sha256(msgspec.json.encode((self.budget, POOL, self.unit, self.window))).hexdigest()
 
     def locate(self, sample: int) -> tuple[str, str, int]:
         """Return corpus, split and row in that split's index of a sample."""
         place = int(np.searchsorted(self.firsts, sample, side="right")) - 1
         return (*self.sources[place], sample - self.firsts[place])
 
+    @property
+    def start(self) -> Mark:
+        """The mark of the first pool."""
+        return Mark(items=(0,) * len(self.queues))
+
+    def draws(self, mark: Mark) -> tuple[Numbers, Numbers, Numbers, Mark]:
+        """Return the draws of a pool as they are woven: queue, item and epoch of each; and the mark behind them.
+
+        At every prefix of these, over all pools, each task is within one example of its share (of the longest, where
+        shares count seconds or tokens), and each row within one of its part of the task.
+        """
+        count = min(POOL, self.examples - mark.deal % self.examples)
+        loom, sized = Loom(self.shares.tolist(), self.tasks), self.unit != "examples"
+        at = list(mark.items)
+        if sized:
+            loom.state = [list(part) for part in mark.units] or loom.state
+
+            def take(queue: int) -> None:
+                at[queue] += 1
+
+            queue = np.array(loom.draw_sized(count, lambda one: self.size(one, at[one]), take), np.int64)
+        else:
+            loom.state = [
+                [float(sum(mark.items[q] for q in mine)) for mine in loom.queues],
+                *([float(mark.items[q]) for q in mine] for mine in loom.queues),
+            ]
+            queue = np.array(loom.draw(count), np.int64)
+            at = [had + new for had, new in zip(at, np.bincount(queue, minlength=len(at)).tolist(), strict=True)]
+        item, epoch = np.empty(count, np.int64), np.empty(count, np.int64)
+        for one in np.unique(queue).tolist():
+            mine = np.flatnonzero(queue == one)
+            numbers = np.arange(mark.items[one], mark.items[one] + len(mine))
+            epoch[mine], rest = np.divmod(numbers, len(self.queues[one].sample))
+            for time in np.unique(epoch[mine]).tolist():
+                now = epoch[mine] == time
+                item[mine[now]] = self.order_of(one, time)[rest[now]]
+        units = tuple(tuple(part) for part in loom.state) if sized else ()
+        after = Mark(deal=mark.deal + count, batch=mark.batch, items=tuple(at), units=units)
+        return queue, item, epoch, after
+
+    def order_of(self, queue: int, epoch: int) -> Small:
+        """Return the order of a queue's examples in one of its epochs; the last one asked for is kept."""
+        if self.orders.get(queue, (-1,))[0] != epoch:
+            self.orders[queue] = (epoch, self.queues[queue].order(self.seed, epoch, self.window))
+        return self.orders[queue][1]
+
+    def size(self, queue: int, number: int) -> float:
+        """Return how much the next example of a queue counts, in the unit of the shares."""
+        of = self.queues[queue]
+        epoch, rest = divmod(number, len(of.sample))
+        item = self.order_of(queue, epoch)[rest]
+        # An example without an answer of a token would be dealt for nothing, again and again.
+        return float(min(of.seconds[item], self.budget.longest) if self.unit == "seconds" else max(1, of.answer[item]))
+
+    def pool(self, mark: Mark) -> Pool:
+        """Return the pool that begins at `mark`."""
+        queue, item, epoch, after = self.draws(mark)
+        seconds = np.minimum(self.of_draws([q.seconds for q in self.queues], queue, item), self.budget.longest)
+        tokens = None
+        if self.budget.tokens:
+            text = self.of_draws([q.prompt + q.answer for q in self.queues], queue, item)
+            tokens = np.ceil(seconds * TOKENS_A_SECOND).astype(np.int64) + text
+        inside = np.argsort(seconds, kind="stable")
+        cuts = cut_batches(seconds[inside], self.budget, None if tokens is None else tokens[inside])
+        sizes = np.diff(cuts)
+        words = np.random.PCG64(draw.number("batches", self.seed, mark.deal)).random_raw(len(sizes))
+        shuffled = np.argsort(words, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(sizes[shuffled])]).astype(np.int64)
+        # Where each batch lies among the sorted draws, then draw by draw.
+        places = np.repeat(np.array(cuts[:-1])[shuffled] - starts[:-1], sizes[shuffled]) + np.arange(len(inside))
+        order = inside[places]
+        after = msgspec.structs.replace(after, batch=mark.batch + len(sizes))
+        return Pool(queue=queue[order], item=item[order], epoch=epoch[order], starts=starts, next=after)
+
+    @staticmethod
+    def of_draws(arrays: Sequence[NDArray[Any]], queue: Numbers, item: Numbers) -> NDArray[Any]:
+        """Return what `arrays`, one a queue, hold of each draw."""
+        made = np.empty(len(queue), arrays[0].dtype)
+        for one in np.unique(queue).tolist():
+            mine = queue == one
+            made[mine] = arrays[one][item[mine]]
+        return made
+
     @functools.lru_cache(maxsize=2)  # noqa: B019 - an Order lives as long as its stream
     def cycle(self, number: int) -> Dealt:
-        """Return one cycle."""
-        queue, item, epoch = self.weave(number)
-        seconds = np.minimum(
-            np.concatenate([q.seconds for q in self.queues])[self.offsets()[queue] + item], self.budget.longest
-        )
-        order, starts = self.pools(seconds, number)
-        return Dealt(queue=queue[order], item=item[order], epoch=epoch[order], starts=starts)
-
-    def offsets(self) -> Numbers:
-        """Return where each queue's arrays begin if they lie one behind the other."""
-        return np.cumsum([0] + [len(queue.sample) for queue in self.queues[:-1]]).astype(np.int64)
-
-    def weave(self, number: int) -> tuple[Numbers, Numbers, Numbers]:
-        """Return the draws of a cycle: queue, item and epoch of each.
-
-        The j-th draw of a queue with share p is due at (j + 1/2) / p; what is due in [cycle, cycle + 1) times the
-        number of examples belongs to the cycle, the earliest first: shares hold at every prefix, not only on average.
-        """
-        parts = []
-        for place, (queue, share) in enumerate(zip(self.queues, self.shares.tolist(), strict=True)):
-            size = len(queue.sample)
-            if self.whole:
-                first, last = number * size, (number + 1) * size
-            else:
-                first = math.ceil(number * self.examples * share - 0.5)
-                last = math.ceil((number + 1) * self.examples * share - 0.5)
-            draws = np.arange(first, last)
-            epochs = draws // size
-            orders = {epoch: queue.order(self.seed, epoch) for epoch in np.unique(epochs).tolist()}
-            items = np.array([], np.int64)
-            for epoch, order in orders.items():
-                items = np.concatenate([items, order[draws[epochs == epoch] - epoch * size]])
-            parts.append((np.full(len(draws), place), items, epochs, (draws + 0.5) / share))
-        due = np.concatenate([part[3] for part in parts])
-        order = np.argsort(due, kind="stable")
-        queue_of, item_of, epoch_of = (np.concatenate([part[k] for part in parts])[order] for k in range(3))
-        return queue_of, item_of, epoch_of
-
-    def pools(self, seconds: NDArray[np.float64], number: int) -> tuple[Numbers, Numbers]:
-        """Return an order of draws that puts those of similar length together, and where its batches begin."""
-        batches: list[Numbers] = []
-        for pool, first in enumerate(range(0, len(seconds), POOL)):
-            inside = np.arange(first, min(first + POOL, len(seconds)))
-            inside = inside[np.argsort(seconds[inside], kind="stable")]
-            cut = cut_batches(seconds[inside], self.budget)
-            made = np.split(inside, cut[1:-1])
-            words = np.random.PCG64(draw.number("batches", self.seed, number, pool)).random_raw(len(made))
-            batches += [made[place] for place in np.argsort(words, kind="stable").tolist()]
-        starts = np.cumsum([0] + [len(batch) for batch in batches])
-        return np.concatenate(batches), starts.astype(np.int64)
+        """Return a whole cycle. Without weights any is as quick as the first; else those before it are woven, too."""
+        mark = self.start
+        if self.whole:
+            items = tuple(number * len(queue.sample) for queue in self.queues)
+            mark = Mark(deal=number * self.examples, items=items)
+        while mark.deal < number * self.examples:
+            mark = self.draws(mark)[3]
+        pools = []
+        while mark.deal < (number + 1) * self.examples:
+            pools.append(self.pool(mark))
+            mark = pools[-1].next
+        starts = [np.zeros(1, np.int64)]
+        for pool in pools:
+            starts.append(pool.starts[1:] + starts[-1][-1])
+        queue, item, epoch = (np.concatenate([getattr(p, name) for p in pools]) for name in ("queue", "item", "epoch"))
+        return Dealt(queue=queue, item=item, epoch=epoch, starts=np.concatenate(starts))
 
 
-def make_queue(row: Row, tables: dict[tuple[str, str], pa.Table], firsts: dict[tuple[str, str], int]) -> Queue:
-    """Return the examples of one row of the recipe, in the order of the index."""
-    samples, instructions, seconds = [], [], []
-    for split in row.splits:
-        table = tables[row.corpus, split].combine_chunks()
-        tasks = table["tasks"].combine_chunks()
-        parents = pc.list_parent_indices(tasks).to_numpy()
-        places = np.arange(len(parents)) - tasks.offsets.to_numpy()[:-1][parents] + tasks.offsets[0].as_py()
-        chosen = pc.equal(tasks.flatten(), row.task).to_numpy(zero_copy_only=False)
-        length = table["seconds"].to_numpy()[parents]
-        chosen &= (length >= row.min_seconds) & (length <= row.max_seconds)
-        if row.language:
-            chosen &= pc.equal(table["language"], row.language).to_numpy()[parents]
-        samples.append(parents[chosen] + firsts[row.corpus, split])
-        instructions.append(places[chosen])
-        seconds.append(table["seconds"].to_numpy()[parents[chosen]])
-    return Queue(
-        row=row,
-        sample=np.concatenate(samples).astype(np.int64),
-        instruction=np.concatenate(instructions).astype(np.int64),
-        seconds=np.concatenate(seconds),
-    )
-
-
-def cut_batches(seconds: NDArray[np.float64], budget: Budget) -> list[int]:
+def cut_batches(seconds: NDArray[np.float64], budget: Budget, tokens: Numbers | None = None) -> list[int]:
     """Cut clips, sorted by length, into batches within `budget`; return where each begins, and the end of the last."""
-    cuts = [0]
-    for place, length in enumerate(seconds.tolist()):
-        clips = place - cuts[-1] + 1
-        if clips > 1 and (clips > budget.examples or clips * length > budget.seconds):
-            cuts.append(place)
-    return [*cuts, len(seconds)]
+    length, cuts, end = seconds.tolist(), [0], len(seconds)
+    text = None if tokens is None else tokens.tolist()
+    while cuts[-1] < end:
+        first = cuts[-1]
+        clips = min(budget.examples, end - first)
+        # The longest clip of as many as might fit says how many do fit; a few rounds settle it.
+        while clips > 1 and clips * length[first + clips - 1] > budget.seconds:
+            clips = max(1, min(clips - 1, int(budget.seconds / length[first + clips - 1])))
+        while clips < min(budget.examples, end - first) and (clips + 1) * length[first + clips] <= budget.seconds:
+            clips += 1
+        while text is not None and clips > 1 and clips * max(text[first : first + clips]) > budget.tokens:
+            clips -= 1
+        cuts.append(first + clips)
+    return cuts
+
+
+__all__ = ["POOL", "Budget", "Dealt", "Mark", "Order", "Pool", "Queue", "cut_batches"]

@@ -7,6 +7,7 @@ block by block, so that memory holds what is stored and little else.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import itertools
@@ -29,6 +30,8 @@ SILENCE = 1600
 """Samples between the clips of a concatenation: 0.1 s, as SALMONN's loader puts between a verification pair."""
 BLOCK = 1 << 16
 """Samples mixed at a time."""
+RECORDING = 1 << 25
+"""Bytes of a remote recording up to which it is read whole for one span of it: two hours of Opus."""
 LONG = 2 * 3600 * RATE
 """Samples of a clip up to which its quality is measured: for that all of them are held in memory, 2 bytes each."""
 
@@ -64,16 +67,17 @@ def store(
     """
     assert audio and (len(audio) == 1 or join != "single"), (audio, join)
     with contextlib.ExitStack() as stack:
-        opened = [None if ref.speech else open_source(root, ref.path, stack) for ref in audio]
+        opened = [None if ref.speech else open_source(files.join(root, ref.path), ref, stack) for ref in audio]
         now = {ref.path: source.size for ref, source in zip(audio, opened, strict=True) if source}
         if size is not None and sum(now.values()) < size:
             raise Refused("truncated", f"{', '.join(now)}: {sum(now.values())} bytes, {size} when they were scanned")
-        whole = len(audio) == 1 and is_whole(audio[0])
-        if whole and opened[0] and audio[0].channel in (None, 0) and audio[0].gain == 1.0:
-            info = flac_info(opened[0].file.read(HEAD))
+        first, source = audio[0], opened[0]
+        whole = len(audio) == 1 and is_whole(first)
+        if whole and source and first.channel in (None, 0) and first.gain == 1.0:
+            info = flac_info(source.file.read(HEAD))
             if info is not None and conforms(info):
-                opened[0].file.seek(0)
-                return copied(opened[0].file.read(), info, audio[0].path, trusted=trusted, measured=measured)
+                source.file.seek(0)
+                return copied(source.file.read(source.size), info, first.path, trusted=trusted, measured=measured)
         sources = [sounding(ref, source, stack) for ref, source in zip(audio, opened, strict=True)]
         flac, quality = encoded(joined([blocks for _, blocks in sources], join), measured=measured)
     info = flac_info(flac)
@@ -100,21 +104,33 @@ class Opened(msgspec.Struct, frozen=True):
     size: int
 
 
-def open_source(root: str, path: str, stack: contextlib.ExitStack) -> Opened:
-    """Open a source file until `stack` ends; Refused if it is gone or empty."""
-    url = files.join(root, path)
-    # To open a pipe that lies among the files would wait for its writer.
-    if files.is_local(url) and files.size(url) is None:
-        raise Refused("audio_missing", path)
+def open_source(url: str, ref: AudioRef, stack: contextlib.ExitStack) -> Opened:
+    """Open the source file of a reference until `stack` ends; Refused if it is gone or empty."""
     try:
+        if files.is_local(url) or not is_whole(ref):
+            size = files.size(url)
+            # A pipe has no size; to open one that lies among the files would wait for its writer.
+            if size is None:
+                raise FileNotFoundError
+            if not files.is_local(url) and size <= RECORDING:
+                return Opened(io.BytesIO(recording(url, size)), size)
         file = stack.enter_context(files.open_read(url))
     except FileNotFoundError:
-        raise Refused("audio_missing", path) from None
+        raise Refused("audio_missing", ref.path) from None
     size = file.seek(0, os.SEEK_END)
     if not size:
-        raise Refused("zero_length", path)
+        raise Refused("zero_length", ref.path)
     file.seek(0)
     return Opened(file, size)
+
+
+@functools.lru_cache(maxsize=4)
+def recording(url: str, size: int) -> bytes:
+    """Return a remote recording of `size` bytes that spans are cut from; to seek in it would take many requests.
+
+    The last few are kept: segments may follow each other, and a pair may be of one file.
+    """
+    return files.read_bytes(url)
 
 
 def sounding(ref: AudioRef, source: Opened | None, stack: contextlib.ExitStack) -> tuple[int, Iterable[Wave]]:
@@ -149,7 +165,7 @@ class Held:
     def add(self, pcm: PCM) -> None:
         """Append samples."""
         if self.measured:
-            self.samples += np.ascontiguousarray(pcm).data
+            self.samples += pcm.data
         if len(self.samples) > 2 * LONG:
             self.measured, self.samples = False, bytearray()
 
@@ -176,11 +192,11 @@ def copied(data: bytes, info: StreamInfo, name: str, *, trusted: bool, measured:
 
 def proven(data: bytes, info: StreamInfo, name: str, *, measured: bool) -> Quality:
     """Decode a FLAC block by block and return its quality; Refused unless it holds the samples that it signed."""
-    digest, count, held = hashlib.md5(), 0, Held(measured)
+    digest, count, held = hashlib.md5(), 0, Held(measured and info.samples <= LONG)
     with open_sound(io.BytesIO(data), name, len(data)) as sound:
         for block in sound.blocks(0, None):
-            pcm = block.astype(np.int16, copy=False)
-            digest.update(np.ascontiguousarray(pcm, "<i2").data)
+            pcm = np.ascontiguousarray(block[:, 0], "<i2")
+            digest.update(pcm.data)
             count += len(pcm)
             held.add(pcm)
     if count != info.samples or digest.hexdigest() != info.md5:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import time
 import zlib
 from collections import deque
@@ -22,7 +23,7 @@ from manifests import TASKS, Failed, Recipe, UserError, draw, files
 from shards.audio import Refused, read_flac
 from shards.flac import RATE
 from shards.index import FORMAT, Dataset
-from shards.plan import Budget, Order
+from shards.plan import Budget, Mark, Order, Pool
 from shards.sample import Sample
 
 AHEAD = 3
@@ -86,13 +87,11 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """One batch of the endless sequence, and the cycle it lies in or behind."""
+    """One batch of the endless sequence, and a pool it lies in or behind."""
 
     step: int
     micro: int
-    cycle: int
-    first: int
-    """Number, over all cycles, of the first batch of `cycle`."""
+    mark: Mark
 
 
 class Stream:
@@ -143,8 +142,9 @@ class Stream:
         self.epochs, self.threads, self.prompts = epochs, threads, prompts
         budget = Budget(seconds=max_seconds, examples=max_examples, longest=longest)
         self.order = Order(dataset, recipe, stage, seed, budget)
-        self.begun = self.next = Place(step=0, micro=rank, cycle=0, first=0)
+        self.begun = self.next = Place(step=0, micro=rank, mark=self.order.start)
         """Where the step in hand began, and the batch this rank is due next."""
+        self.pools: dict[int, Pool] = {}
         self.waited = 0.0
         """Seconds the last batch was waited for."""
 
@@ -152,8 +152,7 @@ class Stream:
         """Return where the stream stands, in whole steps: a few integers, and digests of what its order depends on."""
         return {
             "step": self.begun.step,
-            "cycle": self.begun.cycle,
-            "first": self.begun.first,
+            "mark": json.loads(msgspec.json.encode(self.begun.mark)),
             "seed": self.seed,
             "stage": self.stage,
             "micro_batches": self.micro_batches,
@@ -171,13 +170,20 @@ class Stream:
             raise UserError(
                 f"this is not the state of a stream: {', '.join(sorted(unknown))} should not be missing or added"
             )
-        for name in mine.keys() - {"step", "cycle", "first"}:
+        for name in mine.keys() - {"step", "mark"}:
             if state[name] != mine[name]:
                 raise UserError(
                     f"cannot resume: {name} was {state[name]!r}, now it is {mine[name]!r}; restore it or start anew"
                 )
-        step, cycle, first = (int(state[name]) for name in ("step", "cycle", "first"))
-        self.begun = self.next = Place(step=step, micro=self.rank, cycle=cycle, first=first)
+        try:
+            mark = msgspec.convert(state["mark"], Mark)
+        except msgspec.ValidationError as error:
+            raise UserError(f"this is not the state of a stream: its mark is damaged ({error})") from None
+        if len(mark.items) != len(self.order.queues):
+            raise UserError(
+                f"this is not the state of this stream: it has {len(mark.items)} rows, not {len(self.order.queues)}"
+            )
+        self.begun = self.next = Place(step=int(state["step"]), micro=self.rank, mark=mark)
 
     def __iter__(self) -> Iterator[Batch]:
         """Deal this rank's batches, from where the stream stands."""
@@ -204,37 +210,49 @@ class Stream:
                         future.cancel()
 
     def after(self, place: Place) -> Place:
-        """Return the batch this rank is due after `place`, its cycle not yet brought up to date."""
+        """Return the batch this rank is due after `place`, its pool not yet brought up to date."""
         micro = place.micro + self.world_size
         if micro < self.micro_batches:
             return msgspec.structs.replace(place, micro=micro)
         return msgspec.structs.replace(place, step=place.step + 1, micro=self.rank)
 
     def places(self) -> Iterator[Place]:
-        """Yield every batch this rank is due."""
+        """Yield every batch this rank is due, with the pool it lies in."""
         place = self.next
         while True:
             number = place.step * self.micro_batches + place.micro
-            while self.epochs is None or place.cycle < self.epochs:
-                end = place.first + len(self.order.cycle(place.cycle).starts) - 1
-                if number < end:
+            while not self.ended(place.mark):
+                after = self.pool(place.mark).next
+                if number < after.batch:
                     break
-                place = msgspec.structs.replace(place, cycle=place.cycle + 1, first=end)
-            # At the end of the last cycle all ranks are dealt the step, some of them nothing.
-            ended = self.epochs is not None and place.cycle >= self.epochs
-            if ended and place.step * self.micro_batches >= place.first:
+                place = msgspec.structs.replace(place, mark=after)
+            # At the end of the last epoch all ranks are dealt the step, some of them nothing.
+            if self.ended(place.mark) and place.step * self.micro_batches >= place.mark.batch:
                 return
             yield place
             place = self.after(place)
 
+    def ended(self, mark: Mark) -> bool:
+        """Whether the last epoch ends at `mark`."""
+        return self.epochs is not None and mark.deal >= self.epochs * self.order.examples
+
+    def pool(self, mark: Mark) -> Pool:
+        """Return the pool at `mark`; the last few are kept."""
+        found = self.pools.get(mark.deal)
+        if found is None:
+            while len(self.pools) > 2:
+                self.pools.pop(next(iter(self.pools)))
+            found = self.pools[mark.deal] = self.order.pool(mark)
+        return found
+
     def draws(self, place: Place) -> list[tuple[int, int, int]]:
         """Return queue, item and epoch of every example of one batch; none behind the last."""
-        if self.epochs is not None and place.cycle >= self.epochs:
+        if self.ended(place.mark):
             return []
-        dealt = self.order.cycle(place.cycle)
-        number = place.step * self.micro_batches + place.micro - place.first
-        span = slice(int(dealt.starts[number]), int(dealt.starts[number + 1]))
-        return list(zip(dealt.queue[span].tolist(), dealt.item[span].tolist(), dealt.epoch[span].tolist(), strict=True))
+        pool = self.pool(place.mark)
+        number = place.step * self.micro_batches + place.micro - place.mark.batch
+        span = slice(int(pool.starts[number]), int(pool.starts[number + 1]))
+        return list(zip(pool.queue[span].tolist(), pool.item[span].tolist(), pool.epoch[span].tolist(), strict=True))
 
     @functools.cached_property
     def tables(self) -> dict[tuple[str, str], Any]:

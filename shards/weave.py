@@ -109,7 +109,7 @@ class Loom:
         return [next(served[task]) for task in tasks]
 
     def draw_sized(self, count: int, size: Callable[[int], float], take: Callable[[int], None]) -> list[int]:
-        """Return the queues of the next `count` turns; an example counts `size` of its queue, and `take` moves that on."""
+        """Return the queues of the next `count` turns; an example counts `size`, and `take` moves its queue on."""
         drawn = []
         for _ in range(count):
             heads = [self.head(task, size) for task in range(len(self.inner))]

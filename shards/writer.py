@@ -66,6 +66,7 @@ class ShardWriter:
                 "pcm_md5": stored.pcm_md5,
                 "flac_sha256": hashlib.sha256(stored.flac).hexdigest(),
                 "flac_crc32": zlib.crc32(stored.flac),
+                "json_crc32": zlib.crc32(text),
                 "json_sha256": hashlib.sha256(text).hexdigest(),
             }
         )

@@ -82,10 +82,19 @@ def build_world(folder: str, world: World, shards: int = 1) -> Dataset:
 
 def build_index(folder: str, world: World) -> Dataset:
     """Write of `world` only what the order of a stream depends on: the lengths and tasks of the index."""
-    schema = pa.schema([SCHEMA.field(name) for name in ("tasks", "seconds")], metadata=SCHEMA.metadata)
+    columns = ("tasks", "seconds", "shard", "answers", "prompts")
+    schema = pa.schema([SCHEMA.field(name) for name in columns], metadata=SCHEMA.metadata)
     sources = []
     for (corpus, split), clips in sorted(world.items()):
-        columns = [[tasks for _, tasks in clips], [samples / RATE for samples, _ in clips]]
+        shards = [f"shards/{corpus}/{split}-{place // 3:06d}.tar" for place in range(len(clips))]
+        texts = [[f"Answer of {task}." * (1 + place % 7) for task in tasks] for place, (_, tasks) in enumerate(clips)]
+        columns = [
+            [tasks for _, tasks in clips],
+            [samples / RATE for samples, _ in clips],
+            shards,
+            [[[text] for text in row] for row in texts],
+            texts,
+        ]
         sources.append(
             write_source(
                 folder,

@@ -44,9 +44,9 @@ def test_fifty_drivers_killed(root: Path, built: Path, cluster: str, tmp_path: P
         run = subprocess.Popen(
             command(root, out, "--address", cluster), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        before = sum(1 for _ in out.rglob("*"))
+        before = count(out)
         wanted = before + dice.randrange(1, 14)
-        while run.poll() is None and sum(1 for _ in out.rglob("*")) < wanted:
+        while run.poll() is None and count(out) < wanted:
             time.sleep(0.005)
         time.sleep(dice.uniform(0, 0.05))
         landed += run.poll() is None
@@ -57,6 +57,11 @@ def test_fifty_drivers_killed(root: Path, built: Path, cluster: str, tmp_path: P
             out = tmp_path / f"out{attempts}"
     assert subprocess.run(command(root, out, "--address", cluster), stdout=subprocess.DEVNULL).returncode == 0
     assert digests(out) == expected
+
+
+def count(folder: Path) -> int:
+    """How many files and folders there are, in a folder that others change."""
+    return sum(len(folders) + len(names) for _, folders, names in os.walk(folder))
 
 
 def pack_or_die(item: tuple[object, str]) -> Commit:
@@ -81,6 +86,8 @@ def test_workers_that_die_three_times_in_ten_commit_each_shard_once(root: Path, 
     rounds = 0
     with Executor(2) as executor:
         executor.start()
+        # Workers do not know this file: what it defines is sent to them whole.
+        executor.ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         while done < 1000:
             rounds += 1
             out = tmp_path / f"out{rounds}"
@@ -127,7 +134,8 @@ def test_a_node_that_dies_costs_only_its_open_shards(root: Path, built: Path, tm
 import os, sys, threading, time
 from ray.cluster_utils import Cluster
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False})
+head = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args=head)
 second = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
 cluster.wait_for_nodes()
 print("at", cluster.address, flush=True)

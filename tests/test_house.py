@@ -26,8 +26,12 @@ ONE_ROOM = {
     "ray": {"pipelines/executor.py"},
     "fsspec": {"manifests/files.py"},
     "tarfile": {"shards/sample.py"},
-    "soundfile": {"shards/audio.py", "shards/flac.py"},
-    "soxr": {"shards/audio.py", "shards/flac.py"},
+    "soundfile": {"shards/audio.py", "shards/sound.py"},
+    "soxr": {"shards/audio.py"},
+    "av": {"shards/containers.py"},
+    "miniaudio": {"shards/dr_flac.py"},
+    "urllib3": {"pipelines/exchange.py", "pipelines/hosts.py"},
+    "py7zr": {"pipelines/sevenzip.py"},
 }
 MODULE_NAME = re.compile(rf"({'|'.join(HOUSE)})(\.\w+)*")
 

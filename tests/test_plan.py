@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from manifests import Recipe, UserError
 from shards import Dataset
-from shards.plan import POOL, Budget, Order, cut_batches
+from shards.plan import POOL, WINDOW, Budget, Order, cut_batches
 
 TASKS = ("asr", "gender_recognition", "phone_recognition")
 SOURCES = (("a", "x"), ("a", "y"), ("b", "x"))
@@ -71,8 +71,17 @@ def order_of(
 
 def woven(order: Order, cycles: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Queue, item and epoch of the draws of the first cycles, in the order they are due."""
-    parts = [order.weave(number) for number in range(cycles)]
+    parts, mark = [], order.start
+    while mark.deal < cycles * order.examples:
+        parts.append(order.draws(mark))
+        mark = parts[-1][3]
     return tuple(np.concatenate([part[k] for part in parts]) for k in range(3))  # type: ignore[return-value]
+
+
+def cycle_of(order: Order, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Queue, item and epoch of the draws of one cycle, in the order they are due."""
+    span = slice(number * order.examples, (number + 1) * order.examples)
+    return tuple(part[span] for part in woven(order, number + 1))  # type: ignore[return-value]
 
 
 seeds = st.integers(0, 2**63)
@@ -132,7 +141,11 @@ def test_shares_hold_at_every_prefix(make_index: Make, make_recipe: Callable, wo
     shares = weights / weights.sum()
     dealt = np.cumsum(queue[:, None] == np.arange(len(shares)), axis=0)
     intended = np.arange(1, len(queue) + 1)[:, None] * shares
-    assert np.abs(dealt - intended).max() <= 1 + len(shares) / 2
+    # A task may be ahead or behind by one, and a row by one within its task.
+    assert np.abs(dealt - intended).max() < 2
+    tasks = [row[0] for row in world.rows]
+    member = np.array([[task == other for other in sorted(set(tasks))] for task in tasks], float)
+    assert np.abs((dealt - intended) @ member).max() < 1
 
 
 @settings(max_examples=50)
@@ -163,7 +176,7 @@ def test_batches_part_the_cycle_and_none_exceeds_its_budget(
 ) -> None:
     order = order_of(world, make_index, make_recipe, seed, budget)
     for number in range(2):
-        dealt, draws = order.cycle(number), order.weave(number)
+        dealt, draws = order.cycle(number), cycle_of(order, number)
         assert dealt.starts[0] == 0
         assert dealt.starts[-1] == len(dealt.queue)
         assert (np.diff(dealt.starts) >= 1).all()
@@ -236,7 +249,7 @@ def test_the_dealt_order_keeps_the_shares_from_pool_to_pool(big: Dataset, make_r
     shares = np.array([0.3, 0.2, 0.5])
     for end in (*range(POOL, len(dealt.queue), POOL), len(dealt.queue)):
         counts = np.bincount(dealt.queue[:end], minlength=3)
-        assert np.abs(counts - end * shares).max() <= 2.5
+        assert np.abs(counts - end * shares).max() < 1
 
 
 def test_batches_hold_clips_of_similar_length_and_follow_in_no_order_of_length(
@@ -256,7 +269,7 @@ def test_batches_hold_clips_of_similar_length_and_follow_in_no_order_of_length(
 def test_another_seed_is_another_order_and_so_is_another_epoch(big: Dataset, make_recipe: Callable) -> None:
     recipe = make_recipe(("asr", "a", ("x",), None))
     orders = [Order(big, recipe, "instruct", seed, BUDGET) for seed in (0, 1)]
-    ranks = [orders[0].queues[0].order(seed, epoch) for seed, epoch in [(0, 0), (1, 0), (0, 1)]]
+    ranks = [orders[0].queues[0].order(seed, epoch, WINDOW) for seed, epoch in [(0, 0), (1, 0), (0, 1)]]
     places = [np.argsort(rank) for rank in ranks]
     for one, other in [(0, 1), (0, 2), (1, 2)]:
         assert abs(np.corrcoef(places[one], places[other])[0, 1]) < 0.08
@@ -266,15 +279,15 @@ def test_another_seed_is_another_order_and_so_is_another_epoch(big: Dataset, mak
 
 def test_two_rows_over_the_same_clips_have_orders_of_their_own(big: Dataset, make_recipe: Callable) -> None:
     recipe = make_recipe(("asr", "a", ("x",), None), ("gender_recognition", "a", ("x",), None))
-    asr, gender = (queue.order(0, 0) for queue in Order(big, recipe, "instruct", 0, BUDGET).queues)
+    asr, gender = (queue.order(0, 0, 10**6) for queue in Order(big, recipe, "instruct", 0, BUDGET).queues)
     assert abs(np.corrcoef(np.argsort(asr), np.argsort(gender))[0, 1]) < 0.08
 
 
 def test_the_order_is_the_same_on_every_machine_and_in_every_version(big: Dataset, make_recipe: Callable) -> None:
     # Written down once: other numbers here mean that no run can be resumed across this change.
     dealt = Order(big, make_recipe(("asr", "a", ("x",), None)), "instruct", 0, BUDGET).cycle(0)
-    assert dealt.item[:8].tolist() == [791, 1579, 2367, 488, 1276, 2852, 185, 973]
-    assert dealt.starts[:5].tolist() == [0, 8, 11, 19, 22]
+    assert dealt.item[:8].tolist() == [2810, 143, 1719, 628, 1416, 2619, 740, 1528]
+    assert dealt.starts[:5].tolist() == [0, 5, 13, 15, 23]
 
 
 def test_a_row_without_examples_is_refused_by_name(make_index: Make, make_recipe: Callable) -> None:
@@ -295,9 +308,10 @@ def test_a_source_that_was_not_built_is_refused_with_the_nearest(make_index: Mak
 def test_a_small_row_of_great_weight_comes_round_as_often_as_asked(make_index: Make, make_recipe: Callable) -> None:
     dataset = make_index({("a", "x"): [(16000, ("asr",))] * 3, ("b", "x"): [(16000, ("asr",))] * 297})
     order = Order(dataset, make_recipe(("asr", "a", ("x",), 1.0), ("asr", "b", ("x",), 1.0)), "instruct", 0, BUDGET)
-    counts = collections.Counter(order.weave(0)[0].tolist())
+    queue, item, _ = cycle_of(order, 0)
+    counts = collections.Counter(queue.tolist())
     assert counts[0] == counts[1] == 150
-    assert set(collections.Counter(order.weave(0)[1][order.weave(0)[0] == 0].tolist()).values()) == {50}
+    assert set(collections.Counter(item[queue == 0].tolist()).values()) == {50}
 
 
 def test_rows_deal_only_clips_of_their_lengths_and_language(make_dataset: Callable[..., Dataset]) -> None:

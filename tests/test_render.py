@@ -22,7 +22,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests import AudioRef
+from manifests import AudioRef, files
 from shards import dr_flac, render
 from shards.audio import encode, open_sound, pcm_md5, read_flac
 from shards.flac import flac_info
@@ -339,6 +339,22 @@ def test_files_elsewhere_give_the_same(folder: Path) -> None:
         store("memory://kinds", (AudioRef(path="nothing"),))
 
 
+def test_a_remote_recording_is_read_once_for_its_spans_unless_it_is_long(
+    long: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.filesystem("memory").pipe_file("/long/vorbis", (long / "vorbis").read_bytes())
+    spans = [AudioRef(path="vorbis", start=float(start), seconds=1.0) for start in range(0, 16, 3)]
+    wanted = [store(str(long), (span,)) for span in spans]
+    reads, read_bytes = [], files.read_bytes
+    monkeypatch.setattr(files, "read_bytes", lambda url: reads.append(url) or read_bytes(url))
+    for limit, times in ((render.RECORDING, 1), (1000, 0)):
+        monkeypatch.setattr(render, "RECORDING", limit)
+        reads.clear()
+        assert all(same(store("memory://long", (span,)), of) for span, of in zip(spans, wanted, strict=True))
+        assert store("memory://long", (spans[0], spans[1]), "mix").samples == RATE
+        assert len(reads) == times
+
+
 def test_a_file_over_http_gives_the_same_and_its_loss_is_no_fault_of_the_file(folder: Path) -> None:
     class Server(SimpleHTTPRequestHandler):
         def __init__(self, *args: object) -> None:
@@ -374,7 +390,7 @@ def test_a_file_over_http_gives_the_same_and_its_loss_is_no_fault_of_the_file(fo
 THREE_HOURS = """
 import json, resource, sys
 import numpy as np
-from manifests import AudioRef
+from manifests import AudioRef, files
 from shards.render import store
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -259,7 +259,7 @@ def test_code_takes_the_four_packages_and_nothing_that_lies_around(place: Path) 
     done = subprocess.run([sys.executable, "-Pc", asked], env=environment, cwd="/", capture_output=True, text=True)
     assert done.stdout.strip() == str(place / "there" / "manifests" / "__init__.py"), done.stderr
     assert pack_up(order(place, code=True)) == package
-    assert command(order(place, code=True))[:4] == ["python", "-m", "salmonn.cli", "build"]
+    assert command(order(place, code=True))[:4] == ["python", "-m", "salmonn", "build"]
 
 
 def test_a_recipe_that_is_wrong_is_not_sent(heads: Callable[..., Head], place: Path) -> None:
