@@ -1,7 +1,7 @@
 """How fast shards are built, beside what peers take for the same files: cpu-seconds per hour of audio, and wall time.
 
-Real speech in FLAC, 16 kHz mono, is tiled to HOURS (30 by default). Every contender runs in a process of its own with two
-jobs; all its descendants count, also Ray's. `ray` is what starting Ray and its workers costs without any work. Usage::
+Real speech in FLAC, 16 kHz mono, is tiled to HOURS (30 by default). Every contender runs in a process of its own with
+two jobs; all its descendants count, also Ray's. `ray` is what starting Ray and its workers costs without work. Usage::
 
     python benchmarks/build.py [HOURS] [CONTENDER ...]
 """

@@ -21,7 +21,7 @@ import msgspec
 
 from manifests import Clip, Failed, UserError, files, load_corpus
 from manifests.catalogue import ACCESS
-from pipelines.scan import raw_folder
+from pipelines.scan import disk_folder
 from shards.flac import HEAD, flac_info
 
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
@@ -107,7 +107,7 @@ def adopt(
         raise UserError("--from and --root must be folders of this machine, for files are linked")
     if not files.is_folder(from_dir):
         raise UserError(f"--from: there is no folder {from_dir!r}")
-    source, target = Path(files.local(from_dir)).resolve(), Path(files.local(raw_folder(root, corpus))).absolute()
+    source, target = Path(files.local(from_dir)).resolve(), Path(files.local(disk_folder(root, corpus))).absolute()
     if target.is_symlink():
         raise UserError(f"{str(target)!r} is a link to {str(target.resolve())!r}; remove it first, then adopt")
     here = target.resolve()

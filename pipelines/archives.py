@@ -173,6 +173,8 @@ class Gate:
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if ".." in parts:
             raise self.refuse(name, "leads out of the folder")
+        if parts and parts[0] == ".archives":
+            raise self.refuse(name, "would lie among the archives themselves")
         if len(parts) > self.caps.depth:
             raise self.refuse(name, f"is {len(parts)} folders deep; {self.caps.depth} are allowed")
         if any(len(part.encode()) > self.caps.name for part in parts):

@@ -59,7 +59,9 @@ def left_to_do(items: Sequence[Item], settings: Settings) -> list[Item]:
     for item in items:
         outcome = read_outcome(settings.root, item)
         done = finished(settings.root, item, outcome, settings.unpack) and not settings.verify
-        if not (done or item.by_hand or (hopeless(item, outcome) and not settings.again)):
+        # What was refused for its address alone is not hopeless any more once the user permits such addresses.
+        permitted = outcome is not None and outcome.reason == "forbidden" and settings.limits.allow_private
+        if not (done or item.by_hand or (hopeless(item, outcome) and not (settings.again or permitted))):
             left.append(item)
     return left
 

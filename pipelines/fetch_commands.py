@@ -91,12 +91,13 @@ def fetch(
     failed = fetch_items(items, settings, workers, address, wishes)
     failed += fetch_hubs(wishes, settings, workers, address)
     failed += fetch_audio(wishes, settings, extras)
-    waiting = show_pages(wishes, settings, root)
     if failed:
-        lost = [outcome for item in items if (outcome := read_outcome(settings.root, item)) and hopeless(item, outcome)]
-        hint = f"; {len(lost)} of them for good, which --again tries all the same" if lost else ""
+        lost = [item for item in items if hopeless(item, read_outcome(settings.root, item))]
+        then = ["the same command tries again"] if len(failed) > len(lost) else []
+        then += [f"--again tries {'it' if len(lost) == 1 else 'what failed for good'} all the same"] if lost else []
         told = f"{'; '.join(failed[:5])}{f' and {len(failed) - 5} more' if len(failed) > 5 else ''}"
-        raise Failed(f"not fetched: {told}; the same command tries again{hint}")
+        raise Failed(f"not fetched: {told}; {', '.join(then)}")
+    waiting = show_pages(wishes, settings, root)
     if not any(fetchable(name, items) for name in wishes) and waiting:
         raise UserError(f"{', '.join(waiting)}: nothing to fetch by a program; a person takes the steps above")
     console.print(

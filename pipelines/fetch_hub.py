@@ -24,7 +24,7 @@ from pipelines.hub import (
     unpacked_path,
     write_record,
 )
-from pipelines.scan import raw_folder
+from pipelines.scan import disk_folder
 
 
 class HubTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +122,7 @@ def is_archive(path: str) -> bool:
 
 def archives_of(plan: HubPlan, root: str, remove: bool = False) -> list[HubArchive]:
     """Return the archives of a plan that are not unpacked yet."""
-    raw = raw_folder(root, plan.corpus)
+    raw = disk_folder(root, plan.corpus)
     made = []
     for file in plan.files:
         if is_archive(file.path) and not files.exists(record := unpacked_path(root, plan.corpus, file.path)):
@@ -134,7 +134,7 @@ def archives_of(plan: HubPlan, root: str, remove: bool = False) -> list[HubArchi
 
 def fetch_one(task: HubTask) -> bool | str:
     """Fetch a file, or hash it if it is there; return whether it came now, or why it is not there."""
-    place = Path(files.local(files.join(raw_folder(task.root, task.plan.corpus), task.file.path)))
+    place = Path(files.local(files.join(disk_folder(task.root, task.plan.corpus), task.file.path)))
     try:
         # One that is gone and was unpacked is there all the same.
         if is_there(task.plan, task.file, task.root):

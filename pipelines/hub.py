@@ -18,7 +18,7 @@ from manifests import Failed, UserError, files, load_corpus
 from manifests.corpora.gigaspeech import SUBSETS
 from manifests.corpora.wavcaps import SOURCES
 from pipelines.hub_client import download, endpoint, hub, patiently
-from pipelines.scan import raw_folder
+from pipelines.scan import disk_folder
 
 BLOCK = 1 << 20
 """Bytes read at a time for a digest."""
@@ -166,8 +166,8 @@ def fetch_hub(plan: HubPlan, root: str, watch: Callable[[str, int], None] | None
     write_record(plan, root)
     missing = [file for file in plan.files if not is_there(plan, file, root)]
     rest = sum(file.bytes for file in missing)
-    os.makedirs(raw_folder(root, plan.corpus), exist_ok=True)
-    free = shutil.disk_usage(raw_folder(root, plan.corpus)).free
+    os.makedirs(disk_folder(root, plan.corpus), exist_ok=True)
+    free = shutil.disk_usage(disk_folder(root, plan.corpus)).free
     if missing and free < rest + SPARE:
         raise Failed(f"{plan.corpus} needs {rest:,} bytes more, and only {free:,} are free in {root}")
     fetched = []
@@ -192,7 +192,7 @@ def write_record(plan: HubPlan, root: str) -> None:
 
 def is_there(plan: HubPlan, file: HubFile, root: str) -> bool:
     """Whether a file is there, which got its name after its digest was checked, or went after it was unpacked."""
-    found = files.size(files.join(raw_folder(root, plan.corpus), file.path))
+    found = files.size(files.join(disk_folder(root, plan.corpus), file.path))
     return found == file.bytes or (found is None and files.exists(unpacked_path(root, plan.corpus, file.path)))
 
 
@@ -227,7 +227,7 @@ def hub_status(corpus: str, splits: tuple[str, ...], root: str) -> tuple[int, in
 
 def fetch_hub_file(plan: HubPlan, file: HubFile, root: str) -> bool:
     """Fetch one file, from where the last attempt broke off; False if it was there. Failed as for `fetch_hub`."""
-    target = Path(files.local(files.join(raw_folder(root, plan.corpus), file.path)))
+    target = Path(files.local(files.join(disk_folder(root, plan.corpus), file.path)))
     name = file.sha256 or file.blob
     part = Path(files.local(files.join(root, "fetch", "hub", plan.corpus, f"{name}.part")))
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -149,7 +149,7 @@ def hub(repo: str) -> Iterator[tuple[Any, str | bool]]:
             raise UserError(
                 f"{where} refuses {have} ({code}) for {repo}; make one that may read at {ENDPOINT}/settings/tokens"
             ) from None
-        told = f"answers {code}" if code else f"cannot be reached ({type(error).__name__})"
+        told = f"answers {code}" if code else "cannot be reached"
         raise Failed(f"{where} {told}; run it again, it goes on from here") from None
     except Forbidden as error:
         raise UserError(f"{where} leads elsewhere for a file of {repo}, and {error}") from None

@@ -107,9 +107,10 @@ def pack(task: ShardTask) -> Commit:
     """Write one shard and its commit record, and return the record without its rows."""
     clips = read_group(files.join(task.dataset, rows_path(task.corpus, task.split)), task.lot.group)
     tally = Tally()
+    raw = raw_folder(task.root, task.corpus)
     with Renewal(task) as old, open_shard(task.dataset, task.path) as writer:
         for scanned in clips:
-            pack_clip(task, scanned, old, writer, tally)
+            pack_clip(task, raw, scanned, old, writer, tally)
     packed = len(writer.rows)
     if not packed:
         files.remove(files.join(task.dataset, task.path))
@@ -129,7 +130,7 @@ def pack(task: ShardTask) -> Commit:
     return commit
 
 
-def pack_clip(task: ShardTask, scanned: Scanned, old: Renewal, writer: ShardWriter, tally: Tally) -> None:
+def pack_clip(task: ShardTask, raw: str, scanned: Scanned, old: Renewal, writer: ShardWriter, tally: Tally) -> None:
     """Add one clip to the shard, or note why not."""
     clip = scanned.clip
     if scanned.state != "ok":
@@ -144,9 +145,7 @@ def pack_clip(task: ShardTask, scanned: Scanned, old: Renewal, writer: ShardWrit
     else:
         trusted = task.trusted and scanned.verified
         try:
-            stored = store(
-                raw_folder(task.root, task.corpus), clip.audio, clip.join, trusted=trusted, size=scanned.bytes
-            )
+            stored = store(raw, clip.audio, clip.join, trusted=trusted, size=scanned.bytes)
         except Refused as refused:
             return tally.refuse(scanned, "quarantined", refused.reason, refused.detail)
         tally.actions[stored.action] += stored.samples

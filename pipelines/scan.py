@@ -67,9 +67,14 @@ class ScanResult(msgspec.Struct, frozen=True, kw_only=True):
         return usable / self.published if self.published else 1.0
 
 
+def disk_folder(root: str, corpus: str) -> str:
+    """Return the folder of a corpus itself: where files are written."""
+    return files.join(root, "raw", corpus)
+
+
 def raw_folder(root: str, corpus: str) -> str:
     """Return where a corpus is read as published: its folder below `root`, or the address that also mounts archives."""
-    folder = files.join(root, "raw", corpus)
+    folder = disk_folder(root, corpus)
     there = files.is_local(folder) and mounts.mountable(files.absolute(folder))
     return f"{mounts.SCHEME}{files.absolute(folder)}" if there else folder
 

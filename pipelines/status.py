@@ -12,8 +12,8 @@ from manifests.corpus import parse_source
 from manifests.tables import FORMAT, read_table
 from pipelines.fetch_hub import is_archive
 from pipelines.hub import HUB_CORPORA, hub_status, planned_files, unpacked_path
-from pipelines.items import Item, Outcome, finished, items_of, read_outcome
-from pipelines.scan import manifest_path, raw_folder
+from pipelines.items import Item, Outcome, finished, hopeless, items_of, read_outcome
+from pipelines.scan import disk_folder, manifest_path, raw_folder
 from pipelines.videos import VIDEO_CORPORA, video_status
 
 LATER = "not fetched yet"
@@ -44,6 +44,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """The command that comes next: fetch, scan or build."""
     begun: bool
     """Whether anything of it is there, or was tried."""
+    again: bool
+    """Whether a file failed for good, so that it is not tried again unless that is asked for."""
 
     @property
     def word(self) -> str:
@@ -54,7 +56,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
             return "to scan"
         if self.fetched and self.fetched == self.files:
             return "to unpack" if self.unpacked < self.archives else "not readable"
-        return "incomplete" if self.fetched else "nothing yet"
+        return "incomplete" if self.fetched else "failed" if self.begun else "nothing yet"
 
 
 def status_of(corpus: Corpus, split: str, root: str) -> State:
@@ -77,7 +79,7 @@ def status_of(corpus: Corpus, split: str, root: str) -> State:
     if not items and not on_hub and reason:
         reasons = (
             [f"{LATER}: a person gets it; salmonn fetch {corpus.name} says how"]
-            if not files.exists(raw_folder(root, corpus.name))
+            if not files.exists(disk_folder(root, corpus.name))
             else [reason]
         )
     scanned = files.exists(manifest_path(root, corpus.name, split))
@@ -90,6 +92,7 @@ def status_of(corpus: Corpus, split: str, root: str) -> State:
         unpacked=sum(outcome.unpacked for outcome in done) + sum(packed),
         archives=sum(bool(item.into) for item in items) + len(packed),
         bytes=sum(outcome.bytes for outcome in done) + sum(file.bytes for file in files_of_hub.values()) - missing,
+        again=any(hopeless(item, outcomes[item.key]) for item in items),
         begun=bool(planned or scanned or not reason or any(outcomes.values())),
         readable=not reason,
         scanned=scanned,
@@ -161,7 +164,8 @@ def next_steps(states: list[State], root: str) -> list[str]:
     steps = []
     for step in ("fetch", "scan"):
         if those := [one for one in states if one.step == step]:
-            steps.append(f"salmonn {step} {typed(those)} --root {root}")
+            again = " --again" if step == "fetch" and any(one.again for one in those) else ""
+            steps.append(f"salmonn {step} {typed(those)} --root {root}{again}")
     if any(one.scanned for one in states):
         steps.append(f"salmonn build RECIPE --root {root} --out DATASET")
     return steps
@@ -180,7 +184,7 @@ def notes(states: list[State]) -> Iterator[str]:
 
 def begun(name: str, root: str) -> bool:
     """Whether anything of a corpus is below `root`."""
-    return files.exists(raw_folder(root, name)) or files.exists(files.join(root, "fetch", name))
+    return files.exists(disk_folder(root, name)) or files.exists(files.join(root, "fetch", name))
 
 
 def status(sources: list[str], root: str) -> list[State]:
@@ -219,8 +223,8 @@ def show(states: list[State], root: str) -> None:
             one.word,
         )
     console.print(made)
-    if learned := sum(one.fetched - one.verified for one in states):
-        console.print(f"the publisher tells no digest of {learned} files: fetch.lock keeps what they had", markup=False)
+    if any(one.verified < one.fetched for one in states):
+        console.print("fetched, not verified: no digest is published; fetch.lock keeps the one that came")
     if told := list(notes(states)):
         console.print("missing:")
     for line in told:

@@ -15,7 +15,7 @@ import msgspec
 
 from manifests import Failed, UserError, files
 from pipelines.journal import Entry, Journal, open_journal, read_journal
-from pipelines.scan import raw_folder
+from pipelines.scan import disk_folder
 from pipelines.video_audio import LARGEST, SLACK, Shelf, cut, find_copies, store, take_copy
 from pipelines.video_list import VIDEO_CORPORA, Segment, Video, list_videos
 from pipelines.video_process import SITE, Downloader, Got
@@ -68,7 +68,7 @@ def journal_path(root: str, corpus: str) -> str:
 def video_status(corpus: str, splits: tuple[str, ...], root: str) -> dict[str, int]:
     """Count the videos of `splits` by status, from what is on disk. UserError if the table of ids is not there."""
     journal = read_journal(journal_path(root, corpus))
-    return count(list_videos(corpus, splits, root), journal, Shelf(raw_folder(root, corpus)))
+    return count(list_videos(corpus, splits, root), journal, Shelf(disk_folder(root, corpus)))
 
 
 def count(videos: list[Video], journal: Journal, shelf: Shelf) -> dict[str, int]:
@@ -107,7 +107,7 @@ def fetch_videos(
     check(options, root)
     videos = list_videos(corpus, splits, root)
     copies = find_copies(options.audio_dir) if options.audio_dir else None
-    raw = raw_folder(root, corpus)
+    raw = disk_folder(root, corpus)
     # What no site has, a copy of one's own may have.
     passed = set() if options.retry_failed or copies is not None else PERMANENT
     with open_journal(journal_path(root, corpus)) as journal:

@@ -53,6 +53,9 @@ def fetch(
     per_host: Annotated[int, typer.Option(help="Files at a time from one host.")] = 2,
     deadline: Annotated[float, typer.Option(help="Seconds for one file; 0 reckons them from its size.")] = 0.0,
     unpack: Annotated[bool, typer.Option("--unpack/--no-unpack", help="Unpack archives.")] = True,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Do not unpack tars; index them, and read them where they lie.")
+    ] = False,
     remove_archives: Annotated[
         bool, typer.Option("--remove-archives", help="Remove archives once unpacked; else they stay in .archives/.")
     ] = False,
@@ -82,6 +85,7 @@ def fetch(
         per_host=per_host,
         deadline=deadline,
         unpack=unpack,
+        stream=stream,
         remove_archives=remove_archives,
         verify=verify,
         again=again,

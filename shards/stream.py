@@ -1,89 +1,33 @@
 """The stream: examples of a dataset, mixed as a recipe says, in batches of similar length, read ahead by threads.
 
-What a step holds depends on (index, recipe stage, seed) alone: its state is one integer, and resuming replays nothing.
+What a step holds depends on (index, recipe stage, seed) alone. Its state is the mark of a pool and a step: resuming
+replays nothing. Threads read and decode whole batches; there is no other process and no copy between processes.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import time
-import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from manifests import TASKS, Failed, Recipe, UserError, draw, files
-from shards.audio import Refused, read_flac
-from shards.flac import RATE
+from manifests import Recipe, UserError
+from shards.batch import Assembler, Batch, Example
 from shards.index import FORMAT, Dataset
-from shards.plan import Budget, Mark, Order, Pool
-from shards.sample import Sample
+from shards.plan import WINDOW, Budget, Mark, Order, Pool
+from shards.reading import Damaged, Reader
 
-AHEAD = 3
-"""Batches read ahead of the one in use."""
-COLUMNS = [
-    "key",
-    "shard",
-    "flac_offset",
-    "flac_bytes",
-    "json_offset",
-    "json_bytes",
-    "samples",
-    "flac_crc32",
-    "json_sha256",
-]
+if TYPE_CHECKING:
+    from shards.cache import Cache
 
+__all__ = ["Batch", "Damaged", "Example", "Place", "Stream"]
 
-class Damaged(Failed):
-    """A sample whose bytes are not those of the index."""
-
-
-class Example(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One sample seen through one of its instructions: what the loader deals and the trainer learns from."""
-
-    key: str
-    id: str
-    corpus: str
-    split: str
-    task: str
-    prompt: str
-    answer: str
-    """One of the answers, drawn anew each epoch."""
-    answers: tuple[str, ...]
-    """All that are right."""
-    audio: NDArray[np.float32]
-    """[samples] at 16 kHz, in [-1, 1]."""
-    seconds: float
-    """Length of `audio`."""
-    cut: float
-    """Seconds of the clip behind the cut, that are not in `audio`."""
-
-
-class Batch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Examples of similar length."""
-
-    step: int
-    micro: int
-    """Which micro-batch of the step."""
-    examples: tuple[Example, ...]
-
-    @property
-    def seconds(self) -> float:
-        """Audio in it."""
-        return sum(example.seconds for example in self.examples)
-
-    @property
-    def padding(self) -> float:
-        """Share of the padded audio that is padding, from 0 to 1."""
-        longest = max((example.seconds for example in self.examples), default=0.0)
-        return 1 - self.seconds / (longest * len(self.examples)) if longest else 0.0
+NAMED = 20
+"""How many damaged samples a state names."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,13 +57,22 @@ class Stream:
         epochs: int | None = None,
         threads: int = 2,
         prompts: str = "drawn",
+        max_tokens: int = 0,
+        unit: str = "examples",
+        window: int = WINDOW,
+        ahead: int | None = None,
+        cache: Cache | None = None,
+        skips: float = 0.001,
     ) -> None:
         """Deal `stage` of `recipe` from `dataset`.
 
         A step is `micro_batches` batches (by default one a rank); rank r of `world_size` is dealt every one whose
         number is r modulo `world_size`. A batch holds at most `max_examples`, and `max_seconds` of audio with its
         padding; clips are cut at `longest` seconds. `epochs` cycles are dealt, endlessly if None. `prompts` is
-        ``drawn`` (anew each epoch) or ``stored`` (as in the shard).
+        ``drawn`` (anew each epoch) or ``stored`` (as in the shard). `max_tokens` of a batch with its padding are audio
+        and text together (see Budget). Shares count `unit`: examples, seconds or tokens; examples are shuffled within
+        `window` shards. `ahead` batches are read ahead, by default two more than there are threads. `cache` keeps whole
+        shards on this machine. Damaged samples are left out and named; beyond a share of `skips` they end the stream.
         """
         micro_batches = world_size if micro_batches is None else micro_batches
         if not 0 <= rank < world_size or micro_batches < 1 or micro_batches % world_size:
@@ -140,8 +93,12 @@ class Stream:
         self.dataset, self.recipe, self.stage, self.seed = dataset, recipe, stage, seed
         self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
         self.epochs, self.threads, self.prompts = epochs, threads, prompts
-        budget = Budget(seconds=max_seconds, examples=max_examples, longest=longest)
-        self.order = Order(dataset, recipe, stage, seed, budget)
+        if max_tokens < 0 or not 0 <= skips <= 1 or (ahead is not None and ahead < 1):
+            raise UserError(f"max_tokens is {max_tokens}, skips {skips}, ahead {ahead}; one of them cannot be")
+        budget = Budget(seconds=max_seconds, examples=max_examples, longest=longest, tokens=max_tokens)
+        self.order = Order(dataset, recipe, stage, seed, budget, unit=unit, window=window)
+        self.ahead, self.cache, self.skips = ahead or threads + 2, cache, skips
+        self.assembler: Assembler | None = None
         self.begun = self.next = Place(step=0, micro=rank, mark=self.order.start)
         """Where the step in hand began, and the batch this rank is due next."""
         self.pools: dict[int, Pool] = {}
@@ -161,6 +118,7 @@ class Stream:
             "dataset": self.dataset.digest,
             "recipe": self.recipe.digest(self.stage),
             "format": FORMAT,
+            "skipped": {"count": len(self.skipped), "named": self.skipped[:NAMED]},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -170,7 +128,7 @@ class Stream:
             raise UserError(
                 f"this is not the state of a stream: {', '.join(sorted(unknown))} should not be missing or added"
             )
-        for name in mine.keys() - {"step", "mark"}:
+        for name in mine.keys() - {"step", "mark", "skipped"}:
             if state[name] != mine[name]:
                 raise UserError(
                     f"cannot resume: {name} was {state[name]!r}, now it is {mine[name]!r}; restore it or start anew"
@@ -187,27 +145,54 @@ class Stream:
 
     def __iter__(self) -> Iterator[Batch]:
         """Deal this rank's batches, from where the stream stands."""
-        todo = self.places()
+        todo, assembler = self.places(), self.prepare()
         with ThreadPoolExecutor(self.threads, thread_name_prefix="stream") as pool:
-            ahead: deque[tuple[Place, list[Future[Example]]]] = deque()
+            ahead: deque[tuple[Place, Future[Batch]]] = deque()
             try:
                 while True:
-                    while len(ahead) < AHEAD and (place := next(todo, None)) is not None:
-                        ahead.append((place, [pool.submit(self.read, *draws) for draws in self.draws(place)]))
+                    while len(ahead) < self.ahead and (place := next(todo, None)) is not None:
+                        draws = self.draws(place)
+                        ahead.append((place, pool.submit(assembler.batch, place.step, place.micro, draws)))
                     if not ahead:
                         return
-                    place, futures = ahead.popleft()
+                    place, future = ahead.popleft()
                     begin = time.perf_counter()
-                    examples = tuple(future.result() for future in futures)
+                    batch = future.result()
                     self.waited = time.perf_counter() - begin
+                    # Nothing may hold the batch but who asked for it: its memory is to be used again.
+                    del future
                     self.next = self.after(place)
                     if self.next.step > place.step:
                         self.begun = self.next
-                    yield Batch(step=place.step, micro=place.micro, examples=examples)
+                    yield batch
+                    del batch
             finally:
-                for _, futures in ahead:
-                    for future in futures:
-                        future.cancel()
+                for _, future in ahead:
+                    future.cancel()
+
+    def prepare(self) -> Assembler:
+        """Read where the samples lie, once; return who makes batches of them."""
+        if self.assembler is None:
+            cache, url = self.cache, self.dataset.url
+            local = None if cache is None else (lambda shard: cache.hold(url, shard))
+            reader = Reader(self.dataset, self.order.sources, local)
+            self.assembler = Assembler(self.order, reader, self.prompts, self.skips)
+        return self.assembler
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that were read from shards."""
+        return self.assembler.reader.bytes_read if self.assembler else 0
+
+    @property
+    def bytes_used(self) -> int:
+        """Bytes of the members that were wanted."""
+        return self.assembler.reader.bytes_used if self.assembler else 0
+
+    @property
+    def skipped(self) -> list[str]:
+        """What was wrong with each damaged sample that was left out."""
+        return self.assembler.skipped if self.assembler else []
 
     def after(self, place: Place) -> Place:
         """Return the batch this rank is due after `place`, its pool not yet brought up to date."""
@@ -253,47 +238,3 @@ class Stream:
         number = place.step * self.micro_batches + place.micro - place.mark.batch
         span = slice(int(pool.starts[number]), int(pool.starts[number + 1]))
         return list(zip(pool.queue[span].tolist(), pool.item[span].tolist(), pool.epoch[span].tolist(), strict=True))
-
-    @functools.cached_property
-    def tables(self) -> dict[tuple[str, str], Any]:
-        """The columns of the index that say where samples are."""
-        return {source: self.dataset.table(*source, COLUMNS).combine_chunks() for source in self.order.sources}
-
-    def read(self, queue: int, item: int, epoch: int) -> Example:
-        """Read one example: audio and JSON lie side by side in the shard, so it is one read."""
-        of = self.order.queues[queue]
-        corpus, split, place = self.order.locate(int(of.sample[item]))
-        row = {name: column[0] for name, column in self.tables[corpus, split].slice(place, 1).to_pydict().items()}
-        begin, end = row["flac_offset"], row["json_offset"] + row["json_bytes"]
-        try:
-            content = files.read_range(files.join(self.dataset.url, row["shard"]), begin, end - begin)
-        except FileNotFoundError:
-            raise Damaged(f"{row['shard']} is missing from {files.redact(self.dataset.url)}") from None
-        flac, text = content[: row["flac_bytes"]], content[row["json_offset"] - begin :]
-        where = f"{row['shard']}: sample {row['key']!r}"
-        whole = zlib.crc32(flac) == row["flac_crc32"] and hashlib.sha256(text).hexdigest() == row["json_sha256"]
-        if not whole:
-            raise Damaged(f"{where} is damaged; salmonn verify {self.dataset.url} --data finds all that are")
-        try:
-            pcm = read_flac(flac, where)
-            sample = msgspec.json.decode(text, type=Sample)
-        except (Refused, msgspec.DecodeError) as error:
-            raise Damaged(f"{where} is damaged ({error})") from None
-        if sample.key != row["key"] or len(pcm) != row["samples"]:
-            raise Damaged(f"{where} is not the sample of the index")
-        kept = pcm[: round(self.order.budget.longest * RATE)]
-        asked = sample.instructions[int(of.instruction[item])]
-        names = (self.seed, epoch, sample.key, int(of.instruction[item]))
-        return Example(
-            key=sample.key,
-            id=sample.id,
-            corpus=corpus,
-            split=split,
-            task=asked.task,
-            prompt=asked.prompt if self.prompts == "stored" else TASKS[asked.task].prompt(asked.slot, "prompt", *names),
-            answer=draw.choice(asked.answers, "answer", *names),
-            answers=asked.answers,
-            audio=kept.astype(np.float32) / np.float32(32768),
-            seconds=len(kept) / RATE,
-            cut=(len(pcm) - len(kept)) / RATE,
-        )

@@ -440,7 +440,9 @@ def test_loopback_must_be_allowed(wikiqa: bytes, tmp_path: Path, cluster: str) -
         fetch_commands.fetch(["wikiqa"], str(tmp_path), 1, cluster, mirror=server.url)
     assert server.requests == []
     state = status_of(load_corpus("wikiqa"), "test", str(tmp_path))
-    assert "private address" in state.why and state.step == "fetch"
+    assert "private address" in state.why and (state.step, state.word) == ("fetch", "failed")
+    items = items_of(load_corpus("wikiqa"), ("test",), server.url)
+    assert left_to_do(items, settings(tmp_path)) and not left_to_do(items, Settings(root=str(tmp_path)))
 
 
 @pytest.mark.slow
