@@ -42,8 +42,10 @@ test: $(READY)  ## the tests, under five minutes
 test-all: $(READY)  ## the tests and the slow suites
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-bench: $(READY)  ## how near build and stream come to their limits, in one run each
+bench: $(READY)  ## build, plan, order and stream beside their limits and their peers (half an hour)
 	$(BIN)/python benchmarks/build.py
+	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/order.py
 	$(BIN)/python benchmarks/stream.py
 
 check: $(READY)  ## ruff and mypy --strict

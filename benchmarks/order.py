@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from manifests.recipe import Row
 from manifests.tables import write_table
 from shards import Dataset, Stream
 from shards.index import FORMAT, QUARANTINE, SCHEMA, File, Manifest, Source, digest_of
+from speech import peak_memory
 
 # Task, corpus, share of the examples, mean and spread of seconds: SALMONN's table 1, and facts about each corpus.
 ROWS = (
@@ -107,7 +107,7 @@ def write_dataset(folder: str, examples: int) -> tuple[Dataset, Recipe]:
 
 def memory() -> float:
     """Peak resident memory of this process, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory()
 
 
 def stream_of(folder: str, recipe: Recipe) -> Stream:

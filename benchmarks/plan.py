@@ -7,7 +7,6 @@ a clip and the memory of the driver. Usage: python benchmarks/plan.py [CLIPS ...
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -33,6 +32,7 @@ from pipelines.pack import Commit, write_commit
 from pipelines.renew import remember
 from pipelines.scan import manifest_path, seen_path
 from shards.index import SCHEMA, File
+from speech import peak_memory
 
 RECIPE = """
 title = "benchmark"
@@ -125,7 +125,7 @@ def work(clips: int, report: multiprocessing.Queue) -> None:
         gather(plan.sources[0], out, tasks, commits)  # type: ignore[arg-type]
         remember(out, folder)
         gathered = time.process_time() - begin - planned - committed - wait
-        report.put((planned, committed, gathered, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        report.put((planned, committed, gathered, peak_memory()))
         assert rows_path("librispeech", "train-clean-100")
 
 

@@ -92,3 +92,9 @@ def trust_corpus(root: Path) -> None:
     write_table(record, pa.Table.from_pylist(rows, schema=SCHEMA))
     outcome = Outcome(key=item.key, state="ok", verified="published", unpacked=True, files=len(rows))
     write_outcome(str(root), item, outcome)
+
+
+def peak_memory() -> float:
+    """Peak resident memory of this process, MiB. Not ru_maxrss: a process begins with that of its parent."""
+    (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) / 1024

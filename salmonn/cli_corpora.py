@@ -48,7 +48,9 @@ def fetch(
     workers: Annotated[int | None, typer.Option(help="Files at a time; by default 8.", show_default=False)] = None,
     address: Address = "local",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and write nothing.")] = False,
-    mirror: Annotated[str, typer.Option(help="An address that replaces scheme and host of all files.")] = "",
+    mirror: Annotated[
+        str, typer.Option(help="An address that replaces scheme and host of all files.", envvar="SALMONN_MIRROR")
+    ] = "",
     allow_private: Annotated[bool, typer.Option("--allow-private", help="Also fetch from private addresses.")] = False,
     per_host: Annotated[int, typer.Option(help="Files at a time from one host.")] = 2,
     deadline: Annotated[float, typer.Option(help="Seconds for one file; 0 reckons them from its size.")] = 0.0,

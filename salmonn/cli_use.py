@@ -40,16 +40,49 @@ def stream(
     dataset: Annotated[str, typer.Argument(help="The folder of the dataset.")],
     recipe: RecipeName,
     stage: Stage = "instruct",
-    steps: Annotated[int, typer.Option(help="How many batches to deal.")] = 100,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="How many steps to deal, by default 100; to plan, by default an epoch.", show_default=False),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="End after so many epochs.", show_default=False)] = None,
+    world_size: Annotated[int, typer.Option(help="Ranks, and so batches, of a step.")] = 1,
+    rank: Annotated[
+        int | None,
+        typer.Option(help="Deal only the batches of this rank; without it, those of all.", show_default=False),
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads that read and decode.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed of the order.")] = 0,
     max_seconds: Annotated[float, typer.Option(help="Audio in a batch, with its padding.")] = 120.0,
     max_examples: Annotated[int, typer.Option(help="Examples in a batch.")] = 8,
-    threads: Annotated[int, typer.Option(help="Threads that read and decode.")] = 2,
+    max_tokens: Annotated[int, typer.Option(help="Tokens in a batch, with their padding; 0 for no limit.")] = 0,
+    unit: Annotated[str, typer.Option(help="What shares count: examples, seconds or tokens.")] = "examples",
+    window: Annotated[int, typer.Option(help="Shards whose examples are shuffled among each other.")] = 64,
+    cache: Annotated[str, typer.Option(help="A local folder that keeps shards of a dataset elsewhere.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    plan_only: Annotated[bool, typer.Option("--plan-only", help="Read no audio: count what would be dealt.")] = False,
 ) -> None:
-    """Deal batches as a trainer would be dealt them; prints shares, padding and throughput."""
+    """Deal batches as a trainer would be dealt them; prints shares, padding, randomness and throughput."""
     from shards import commands as looking
 
-    looking.stream(dataset, recipe, stage, steps, seed, max_seconds, max_examples, threads)
+    looking.stream(
+        dataset,
+        recipe,
+        stage,
+        steps=steps,
+        epochs=epochs,
+        world_size=world_size,
+        rank=rank,
+        threads=threads,
+        seed=seed,
+        max_seconds=max_seconds,
+        max_examples=max_examples,
+        max_tokens=max_tokens,
+        unit=unit,
+        window=window,
+        cache=cache,
+        as_json=as_json,
+        plan_only=plan_only,
+    )
 
 
 @app.command()

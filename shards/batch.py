@@ -17,7 +17,7 @@ from shards.flac import RATE
 from shards.plan import Order
 from shards.reading import Damaged, Held, Reader
 
-LOG = logging.getLogger("salmonn.stream")
+LOG = logging.getLogger(__name__)
 GRACE = 3
 """So many samples may be damaged before their share counts."""
 SCALE = np.float32(1 / 32768)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -114,7 +113,14 @@ class Order:
         self.examples = int(sizes.sum())
         tasks = list(dict.fromkeys(row.task for row in rows))
         self.tasks = [tasks.index(row.task) for row in rows]
-        self.orders: dict[int, tuple[int, Small]] = {}
+        self.sizes = sizes.astype(np.int64)
+        self.offsets: Numbers = np.cumsum(self.sizes) - self.sizes
+        self.seconds = np.minimum(np.concatenate([queue.seconds for queue in self.queues]), budget.longest)
+        self.text = np.concatenate([queue.prompt + queue.answer for queue in self.queues]) if budget.tokens else None
+        self.held = np.zeros(self.examples, np.int32)
+        """The orders of all queues behind one another, each of the epoch it is in."""
+        self.current = np.full(len(self.queues), -1, np.int64)
+        """That epoch; -1 for none."""
 
     @property
     def digest(self) -> str:
@@ -152,41 +158,63 @@ class Order:
                 [float(sum(mark.items[q] for q in mine)) for mine in loom.queues],
                 *([float(mark.items[q]) for q in mine] for mine in loom.queues),
             ]
-            queue = np.array(loom.draw(count), np.int64)
+            queue = loom.draw(count)
             at = [had + new for had, new in zip(at, np.bincount(queue, minlength=len(at)).tolist(), strict=True)]
-        item, epoch = np.empty(count, np.int64), np.empty(count, np.int64)
-        for one in np.unique(queue).tolist():
-            mine = np.flatnonzero(queue == one)
-            numbers = np.arange(mark.items[one], mark.items[one] + len(mine))
-            epoch[mine], rest = np.divmod(numbers, len(self.queues[one].sample))
-            for time in np.unique(epoch[mine]).tolist():
-                now = epoch[mine] == time
-                item[mine[now]] = self.order_of(one, time)[rest[now]]
+        # The how-manieth of its queue each draw is: their ranks among the draws of one queue, behind what it had.
+        grouped = np.argsort(queue, kind="stable")
+        counts = np.bincount(queue, minlength=len(at))
+        first = np.cumsum(counts) - counts
+        number = np.empty(count, np.int64)
+        number[grouped] = np.arange(count) - np.repeat(first - np.array(mark.items), counts)
+        epoch, rest = np.divmod(number, self.sizes[queue])
+        item = self.items(queue, epoch, rest)
         units = tuple(tuple(part) for part in loom.state) if sized else ()
         after = Mark(deal=mark.deal + count, batch=mark.batch, items=tuple(at), units=units)
         return queue, item, epoch, after
 
+    def items(self, queue: Numbers, epoch: Numbers, rest: Numbers) -> Numbers:
+        """Return what each draw, `rest` places into an epoch of its queue, is of that queue's arrays."""
+        last = np.full(len(self.queues), -1, np.int64)
+        np.maximum.at(last, queue, epoch)
+        item = np.empty(len(queue), np.int64)
+        # Where a queue runs out within the pool, its last draws of the epoch before.
+        behind = epoch != last[queue]
+        for one, time in sorted(set(zip(queue[behind].tolist(), epoch[behind].tolist(), strict=True))):
+            mine = (queue == one) & (epoch == time)
+            item[mine] = self.order_of(one, time)[rest[mine]]
+        for one in np.flatnonzero((last >= 0) & (last != self.current)).tolist():
+            self.hold(one, int(last[one]))
+        item[~behind] = self.held[self.offsets[queue[~behind]] + rest[~behind]]
+        return item
+
     def order_of(self, queue: int, epoch: int) -> Small:
-        """Return the order of a queue's examples in one of its epochs; the last one asked for is kept."""
-        if self.orders.get(queue, (-1,))[0] != epoch:
-            self.orders[queue] = (epoch, self.queues[queue].order(self.seed, epoch, self.window))
-        return self.orders[queue][1]
+        """Return the order of a queue's examples in one of its epochs."""
+        if self.current[queue] == epoch:
+            return self.held[self.offsets[queue] : self.offsets[queue] + self.sizes[queue]]
+        return self.queues[queue].order(self.seed, epoch, self.window)
+
+    def hold(self, queue: int, epoch: int) -> None:
+        """Keep the order of a queue in one of its epochs at hand, in place of the one before."""
+        self.held[self.offsets[queue] : self.offsets[queue] + self.sizes[queue]] = self.order_of(queue, epoch)
+        self.current[queue] = epoch
 
     def size(self, queue: int, number: int) -> float:
         """Return how much the next example of a queue counts, in the unit of the shares."""
         of = self.queues[queue]
         epoch, rest = divmod(number, len(of.sample))
-        item = self.order_of(queue, epoch)[rest]
+        if self.current[queue] != epoch:
+            self.hold(queue, epoch)
+        item = self.held[self.offsets[queue] + rest]
         # An example without an answer of a token would be dealt for nothing, again and again.
         return float(min(of.seconds[item], self.budget.longest) if self.unit == "seconds" else max(1, of.answer[item]))
 
     def pool(self, mark: Mark) -> Pool:
         """Return the pool that begins at `mark`."""
         queue, item, epoch, after = self.draws(mark)
-        seconds = np.minimum(self.of_draws([q.seconds for q in self.queues], queue, item), self.budget.longest)
+        seconds = self.seconds[self.offsets[queue] + item]
         tokens = None
-        if self.budget.tokens:
-            text = self.of_draws([q.prompt + q.answer for q in self.queues], queue, item)
+        if self.text is not None:
+            text = self.text[self.offsets[queue] + item]
             tokens = np.ceil(seconds * TOKENS_A_SECOND).astype(np.int64) + text
         inside = np.argsort(seconds, kind="stable")
         cuts = cut_batches(seconds[inside], self.budget, None if tokens is None else tokens[inside])
@@ -199,15 +227,6 @@ class Order:
         order = inside[places]
         after = msgspec.structs.replace(after, batch=mark.batch + len(sizes))
         return Pool(queue=queue[order], item=item[order], epoch=epoch[order], starts=starts, next=after)
-
-    @staticmethod
-    def of_draws(arrays: Sequence[NDArray[Any]], queue: Numbers, item: Numbers) -> NDArray[Any]:
-        """Return what `arrays`, one a queue, hold of each draw."""
-        made = np.empty(len(queue), arrays[0].dtype)
-        for one in np.unique(queue).tolist():
-            mine = queue == one
-            made[mine] = arrays[one][item[mine]]
-        return made
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - an Order lives as long as its stream
     def cycle(self, number: int) -> Dealt:

@@ -111,7 +111,7 @@ def read_columns(
         *(["language"] if by_language else []),
         *(["answers", "prompts"] if tokens else []),
     ]
-    table = dataset.table(*source, names, dictionaries=["shard", "tasks.list.element"])
+    table = dataset.table(*source, names, dictionaries=["shard"])
     tasks = table["tasks"].combine_chunks()
     parent = pc.list_parent_indices(tasks).to_numpy()
     offsets = tasks.offsets.to_numpy()

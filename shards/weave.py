@@ -11,6 +11,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 SLACK = 1 + 1e-12
 """Shares are floats: what is due by exact arithmetic must not wait for its last bit."""
 
@@ -41,22 +44,25 @@ class Weave:
             else:
                 heapq.heappush(early, (had / share, queue))
         drawn: list[int] = []
-        for now in range(turn, turn + count):
-            late = now * SLACK
+        append, pop, push, replace = drawn.append, heapq.heappop, heapq.heappush, heapq.heapreplace
+        late = turn * SLACK
+        for now in range(turn + 1, turn + count + 1):
             while early and early[0][0] <= late:
-                queue = heapq.heappop(early)[1]
-                heapq.heappush(ready, ((served[queue] + 1) / shares[queue], queue))
+                queue = pop(early)[1]
+                push(ready, ((served[queue] + 1) / shares[queue], queue))
+            late = now * SLACK
             # Shares add up to 1, so that somebody has not had too much; only the last bit of a float may hide it.
-            line = ready or early
-            queue = line[0][1]
-            drawn.append(queue)
+            due, queue = ready[0] if ready else early[0]
+            append(queue)
             had = served[queue] = served[queue] + 1
-            share = shares[queue]
-            if line is ready and had / share <= (now + 1) * SLACK:
-                heapq.heapreplace(ready, ((had + 1) / share, queue))
+            if not ready:
+                replace(early, (had / shares[queue], queue))
+            elif due <= late:
+                # What was due now has been served: the next may be served at once.
+                replace(ready, ((had + 1) / shares[queue], queue))
             else:
-                heapq.heappop(line)
-                heapq.heappush(early, (had / share, queue))
+                pop(ready)
+                push(early, (due, queue))
         return drawn
 
     def next(self, size: Callable[[int], float]) -> int:
@@ -79,6 +85,7 @@ class Loom:
     def __init__(self, shares: Sequence[float], tasks: Sequence[int]) -> None:
         """Weave queues of `shares`, which add up to 1; `tasks` says, for each queue, the number of its task."""
         self.queues = [[q for q, task in enumerate(tasks) if task == number] for number in range(max(tasks) + 1)]
+        self.first = np.array([mine[0] for mine in self.queues], np.int64)
         of_task = [sum(shares[q] for q in mine) for mine in self.queues]
         self.tasks = Weave(of_task)
         self.inner = [
@@ -96,17 +103,17 @@ class Loom:
         for weave, served in zip(self.inner, value[1:], strict=True):
             weave.served = list(served)
 
-    def draw(self, count: int) -> list[int]:
+    def draw(self, count: int) -> NDArray[np.int64]:
         """Return the queues of the next `count` turns, where every example counts 1."""
-        tasks = self.tasks.draw(count)
-        turns = [0] * len(self.inner)
-        for task in tasks:
-            turns[task] += 1
-        served = [
-            iter([mine[place] for place in weave.draw(turn)])
-            for mine, weave, turn in zip(self.queues, self.inner, turns, strict=True)
-        ]
-        return [next(served[task]) for task in tasks]
+        tasks = np.array(self.tasks.draw(count), np.int64)
+        drawn = self.first[tasks]
+        for task, (mine, weave) in enumerate(zip(self.queues, self.inner, strict=True)):
+            if len(mine) > 1:
+                turns = np.flatnonzero(tasks == task)
+                drawn[turns] = np.array(mine, np.int64)[weave.draw(len(turns))]
+            else:
+                weave.served[0] = self.tasks.served[task]
+        return drawn
 
     def draw_sized(self, count: int, size: Callable[[int], float], take: Callable[[int], None]) -> list[int]:
         """Return the queues of the next `count` turns; an example counts `size`, and `take` moves its queue on."""

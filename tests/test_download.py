@@ -36,6 +36,8 @@ from pipelines.wanted import Got, Limits, Unfetched, Wanted
 NAME = "corpus.tar.gz"
 CONTENT = gzip.compress(random.Random(1).randbytes(200_000), 1)
 LIMITS = Limits(allow_private=True, deadline=6.0, connect=0.5, stall=0.15, tries=3, backoff=0.01, cap=4 << 20)
+PATIENT = msgspec.structs.replace(LIMITS, deadline=60.0, connect=20.0, stall=20.0)
+"""For those that are killed: on a busy machine they must not give up by themselves."""
 UNSEEN = {"flipped"}
 """Faults that nothing but a digest shows."""
 CANARY = "canary-7f3a9"
@@ -442,7 +444,7 @@ def fetch_for_a_while(url: str, path: str, sha256: str) -> None:
     """What the child process does that is killed."""
     for name in ("http_proxy", "HTTP_PROXY"):
         os.environ.pop(name, None)
-    download(Wanted(path=path, urls=(url,), sha256=sha256), LIMITS)
+    download(Wanted(path=path, urls=(url,), sha256=sha256), PATIENT)
 
 
 class Killer:
@@ -489,7 +491,7 @@ class Killer:
             MODES["hold"] = lambda ask: ask.serve(ranges=False)
             url = url.replace("/hold/1/", "/hold/9/")
         try:
-            got = download(Wanted(path=str(path), urls=(url,), sha256=sha256), LIMITS)
+            got = download(Wanted(path=str(path), urls=(url,), sha256=sha256), PATIENT)
         finally:
             MODES["hold"] = self.hold
         assert digest(path.read_bytes()) == digest(new) == got.sha256

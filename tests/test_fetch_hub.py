@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -108,13 +109,12 @@ class Site:
         return told
 
     def look(self, own: int) -> None:
-        """Note the command lines of all processes but the one that the user typed."""
-        for place in Path("/proc").glob("[0-9]*/cmdline"):
-            if place.parent.name not in (str(own), str(os.getpid())):
-                try:
-                    self.seen.add(place.read_bytes())
-                except OSError:
-                    continue
+        """Note the command lines of all processes but the one that the user typed, which a fork of it has too."""
+        with contextlib.suppress(OSError):
+            typed = {Path(f"/proc/{one}/cmdline").read_bytes() for one in (own, os.getpid())}
+            for place in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    self.seen |= {place.read_bytes()} - typed
 
     def kept(self, *folders: Path) -> list[Path]:
         """Return the files below folders that hold a secret, in their names or their bytes."""

@@ -348,3 +348,86 @@ def test_a_temperature_lifts_small_rows_as_it_says(make_dataset: Callable[..., D
         recipe = Recipe(title="x", name="x", instruct=rows, temperature={"instruct": power})
         order = Order(dataset, recipe, "instruct", 0, budget)
         assert order.shares.tolist() == pytest.approx(shares)
+
+
+@settings(max_examples=40)
+@given(worlds(weighted=True, empty=False), seeds, st.sampled_from(["seconds", "tokens"]))
+def test_shares_of_seconds_and_of_tokens_hold_within_the_longest_example(
+    make_index: Make, make_recipe: Callable, world: World, seed: int, unit: str
+) -> None:
+    order = Order(make_index(world.clips), make_recipe(*world.rows), "instruct", seed, BUDGET, unit=unit)
+    queue, item, epoch = woven(order, cycles=4)
+    if unit == "seconds":
+        sizes = [np.minimum(one.seconds, BUDGET.longest) for one in order.queues]
+    else:
+        sizes = [np.maximum(one.answer, 1) for one in order.queues]
+        assert all(one.answer.min() > 0 and one.prompt.min() > 0 for one in order.queues)
+    size = np.array([sizes[q][i] for q, i in zip(queue, item, strict=True)])
+    had = np.cumsum((queue[:, None] == np.arange(len(order.queues))) * size[:, None], axis=0)
+    tasks = np.array(order.tasks)
+    member = np.array([[task == other for other in range(tasks.max() + 1)] for task in tasks], float)
+    intended = np.cumsum(size)[:, None] * order.shares
+    assert np.abs((had - intended) @ member).max() <= max(one.max() for one in sizes) * (1 + 1e-9)
+    for place, one in enumerate(order.queues):
+        mine = epoch[queue == place]
+        assert mine.tolist() == [number // len(one.sample) for number in range(len(mine))]
+
+
+@settings(max_examples=40)
+@given(worlds(), seeds, st.integers(300, 3000))
+def test_no_batch_has_more_tokens_than_its_budget(
+    make_index: Make, make_recipe: Callable, world: World, seed: int, tokens: int
+) -> None:
+    budget = Budget(seconds=200, examples=9, longest=30, tokens=tokens)
+    order = order_of(world, make_index, make_recipe, seed, budget)
+    dealt = order.cycle(0)
+    for begin, end in itertools.pairwise(dealt.starts.tolist()):
+        each = []
+        for queue, item in zip(dealt.queue[begin:end], dealt.item[begin:end], strict=True):
+            one = order.queues[queue]
+            audio = np.ceil(min(one.seconds[item], 30) * 88 / 30)
+            each.append(audio + one.prompt[item] + one.answer[item])
+        assert len(each) == 1 or len(each) * max(each) <= tokens
+
+
+@settings(max_examples=40)
+@given(worlds(), seeds, st.integers(0, 12), st.booleans())
+def test_a_pool_depends_on_its_mark_alone(
+    make_index: Make, make_recipe: Callable, world: World, seed: int, pools: int, by_seconds: bool
+) -> None:
+    index, recipe = make_index(world.clips), make_recipe(*world.rows)
+    unit = "seconds" if by_seconds else "examples"
+    used = Order(index, recipe, "instruct", seed, BUDGET, unit=unit)
+    mark = used.start
+    for _ in range(pools):
+        mark = used.pool(mark).next
+    fresh = Order(index, recipe, "instruct", seed, BUDGET, unit=unit)
+    one, two = used.pool(mark), fresh.pool(mark)
+    assert one.next == two.next
+    for name in ("queue", "item", "epoch", "starts"):
+        assert np.array_equal(getattr(one, name), getattr(two, name))
+    assert np.array_equal(used.pool(used.start).item, fresh.pool(fresh.start).item)
+
+
+def test_within_a_window_no_other_shard_is_touched(make_index: Make, make_recipe: Callable) -> None:
+    dataset = make_index({("a", "x"): [(16_000, ("asr", "gender_recognition"))] * 300})
+    recipe = make_recipe(("asr", "a", ("x",), None), ("gender_recognition", "a", ("x",), None))
+    for epoch in range(2):
+        windows = []
+        for queue in Order(dataset, recipe, "instruct", 5, BUDGET, window=10).queues:
+            order = queue.order(5, epoch, 10)
+            assert sorted(order.tolist()) == list(range(300))
+            of_shard = queue.shard[order].reshape(10, 30)
+            assert [len(set(window.tolist())) for window in of_shard] == [10] * 10
+            windows.append([frozenset(window.tolist()) for window in of_shard])
+        # Both rows go through the shards in one order, and through the examples in their own.
+        assert windows[0] == windows[1]
+    assert not np.array_equal(queue.order(5, 0, 10), queue.order(5, 1, 10))
+
+
+def test_a_setting_of_the_order_that_cannot_be_is_refused(make_index: Make, make_recipe: Callable) -> None:
+    dataset, recipe = make_index({("a", "x"): [(16000, ("asr",))]}), make_recipe(("asr", "a", ("x",), None))
+    with pytest.raises(UserError, match="cannot count 'hours'; they can count examples, seconds, tokens"):
+        Order(dataset, recipe, "instruct", 0, BUDGET, unit="hours")
+    with pytest.raises(UserError, match="the window is 0 shards"):
+        Order(dataset, recipe, "instruct", 0, BUDGET, window=0)

@@ -576,3 +576,47 @@ def test_a_dataset_in_any_storage_streams_the_same(own: Dataset, make_recipe: Ca
         == all_of(Dataset(f"file://{own.url}"), make_recipe)
         == all_of(own, make_recipe)
     )
+
+
+# -- damage within a budget
+
+
+def test_a_few_damaged_samples_are_left_out_counted_and_named(own: Dataset, make_recipe: Callable[..., Recipe]) -> None:
+    recipe = make_recipe(("asr", "speech", ("one",), None))
+    whole = [
+        key for batch in deal(stream_of(own, recipe, epochs=1)) for key in str(batch).split("'") if "speech_" in key
+    ]
+    key = damage(own, "flac", 150)
+    stream = stream_of(own, recipe, epochs=2, skips=0.001)
+    dealt = [example.key for batch in stream for example in batch.examples]
+    assert key not in dealt and set(dealt) == set(whole) - {key}
+    state = stream.state_dict()["skipped"]
+    assert state["count"] == 2 and all(key in named for named in state["named"])
+    assert json.loads(json.dumps(state)) == state
+
+
+def test_more_damage_than_the_budget_ends_the_stream(own: Dataset, make_recipe: Callable[..., Recipe]) -> None:
+    damage(own, "flac", 150)
+    stream = stream_of(own, make_recipe(("asr", "speech", ("one",), None)), epochs=50, skips=1e-6)
+    with pytest.raises(Damaged, match=r"4 of [\d,]+ samples are damaged, the last: .*speech_one-2"):
+        list(stream)
+
+
+def test_memory_of_batches_is_used_again_and_never_under_a_batch_in_use(
+    dataset: Dataset, recipes: dict[bool, Recipe]
+) -> None:
+    stream = stream_of(dataset, recipes[False], epochs=3, threads=3)
+    kept = [(batch, batch.pcm.copy(), [example.pcm.copy() for example in batch.examples]) for batch in stream]
+    for batch, pcm, examples in kept:
+        assert np.array_equal(batch.pcm, pcm)
+        assert all(np.array_equal(e.pcm, was) for e, was in zip(batch.examples, examples, strict=True))
+        for row, (example, length) in enumerate(zip(batch.examples, batch.lengths.tolist(), strict=True)):
+            assert len(example.pcm) == length
+            assert np.array_equal(batch.pcm[row, :length], example.pcm) and not batch.pcm[row, length:].any()
+            assert np.array_equal(example.audio, example.pcm.astype(np.float32) / 32768)
+    del batch, pcm, examples, example, kept
+    stream = stream_of(dataset, recipes[False], epochs=20)
+    for _ in stream:
+        pass
+    gc.collect()
+    assert len(stream.prepare().buffers.free) <= stream.ahead + 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import importlib
 import io
@@ -351,8 +352,10 @@ def test_a_tarpit_costs_its_deadline_and_no_other_video(site: Site, tmp_path: Pa
 
 def children() -> set[str]:
     """The ids of processes of the downloader that this process has started."""
-    task = Path(f"/proc/{os.getpid()}/task")
-    started = {pid for one in task.iterdir() for pid in (one / "children").read_text().split()}
+    started: set[str] = set()
+    for one in Path(f"/proc/{os.getpid()}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # threads end while we look
+            started |= set((one / "children").read_text().split())
     return {pid for pid in started if b"video_download" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 

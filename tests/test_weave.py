@@ -58,10 +58,10 @@ def test_tasks_are_within_one_and_their_queues_within_one_of_their_turns(
     tasks = [names.index(task) for _, task in queues]
     shares = shares_of([weight for weight, _ in queues])
     loom = Loom(shares, tasks)
-    drawn = loom.draw(before)
+    drawn = loom.draw(before).tolist()
     again = Loom(shares, tasks)
     again.state = loom.state
-    drawn += again.draw(TURNS)
+    drawn += again.draw(TURNS).tolist()
     of_task = [sum(share for share, t in zip(shares, tasks, strict=True) if t == task) for task in range(len(names))]
     assert worst(of_task, [tasks[queue] for queue in drawn]) < 1
     for task in range(len(names)):
