@@ -37,10 +37,10 @@ demo: $(READY)  ## the whole road on bundled speech: scan, build, stream, train,
 	@$(BIN)/salmonn demo --out $(DEMO)
 
 test: $(READY)  ## the tests, under five minutes
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(READY)  ## the tests and the slow suites
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(READY)  ## build, plan, order and stream beside their limits and their peers (half an hour)
 	$(BIN)/python benchmarks/build.py

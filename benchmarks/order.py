@@ -1,6 +1,7 @@
 """What the order costs: a cold start, an epoch planned, and going on from deep within it, for millions of examples.
 
-The index is synthetic: rows as the paper's table has them, lengths of speech. Usage: python benchmarks/order.py [EXAMPLES]
+The index is synthetic: rows as the paper's table has them, lengths of speech.
+Usage: python benchmarks/order.py [EXAMPLES]
 """
 
 from __future__ import annotations
@@ -86,8 +87,9 @@ def write_dataset(folder: str, examples: int) -> tuple[Dataset, Recipe]:
             proofs.append(File(path=path, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()))
         sources.append(
             Source(
-                corpus=corpus, split=split, tasks=(task,), found=count, packed=count, quarantined=0, excluded=0, reasons={},
-                skipped={}, seconds=float(seconds.sum()), license="", published_clips=count, index=proofs[0],
+                corpus=corpus, split=split, tasks=(task,), found=count, packed=count, quarantined=0, excluded=0,
+                reasons={}, skipped={}, seconds=float(seconds.sum()), license="", published_clips=count,
+                index=proofs[0],
                 quarantine=proofs[1], shards=(),
             )
         )  # fmt: skip
@@ -149,8 +151,9 @@ def work(folder: str, recipe: Recipe) -> None:
     again.draws(place)
     resumed = time.process_time() - begin
     print(
-        f"{stream.order.examples:,} examples: cold start {cold:.2f} s, {peak:.0f} MiB; an epoch of {steps:,} batches planned in "
-        f"{planned:.2f} s; resumed at step {place.step:,} in {resumed:.2f} s beyond a start of {start:.2f} s; "
+        f"{stream.order.examples:,} examples: cold start {cold:.2f} s, {peak:.0f} MiB; "
+        f"an epoch of {steps:,} batches planned in {planned:.2f} s; "
+        f"resumed at step {place.step:,} in {resumed:.2f} s beyond a start of {start:.2f} s; "
         f"padding {1 - seconds.sum() / padded:.1%}; {memory():.0f} MiB at the end"
     )
 

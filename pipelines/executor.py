@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
 from typing import Any, TypeVar
 
-from manifests.errors import UserError
+from manifests.errors import Failed, UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,6 +30,17 @@ AHEAD = 4
 """Items given to Ray ahead of each worker: enough to keep it busy, few enough that stopping is quick."""
 RETRIES = 3
 """How often an item is tried again after its worker process or node died. Commits are idempotent, so this is safe."""
+KNOCK = 10.0
+"""Seconds given to a cluster to take a connection."""
+LONGEST_TEMP = 28
+"""Bytes of a folder below which Ray's sockets fit: with what Ray adds, their paths may have 107."""
+HINTS = {
+    "auto": "start one by `ray start --head`, name another as HOST:PORT, or leave --address away to use this machine",
+    "ray://": "is its --ray-client-server-port (10001 by default) this, and is {token}?",
+    "": "is it running, and is {token}?",
+}
+"""What to do when a cluster cannot be reached, by how its address begins."""
+TOKEN = "RAY_AUTH_TOKEN (or ~/.ray/auth_token) that of the cluster"
 
 
 class Executor:
@@ -37,43 +56,73 @@ class Executor:
         self.address = address
         self.workers = workers
         self.ray: Any = None
+        self.folder = ""
 
     def __enter__(self) -> Executor:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.ray is not None:
-            self.ray.shutdown()
-            self.ray = None
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop(keep_logs=self.ray is not None and isinstance(error, self.ray.exceptions.RayError))
 
     def start(self) -> None:
-        """Start or join the cluster, once."""
+        """Start or join the cluster, once; UserError if it cannot be reached, within a minute."""
         if self.ray is not None:
             return
-        # Read by Ray at import. The exporter processes are for the dashboard, which a build does not show.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        if self.address != "local" and token_is_set():
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        set_environment(self.address)
         import ray
 
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        try:
-            if self.address == "local":
-                ray.init(
-                    address="local",
-                    num_cpus=self.workers or os.cpu_count() or 1,
-                    object_store_memory=OBJECT_STORE,
-                    include_dashboard=False,
-                    **quiet,
-                )
-            else:
-                ray.init(address=self.address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            hint = "is it running, and is RAY_AUTH_TOKEN (or ~/.ray/auth_token) that of the cluster?"
-            raise UserError(f"cannot reach a Ray cluster at {self.address!r} ({first_line(error)}); {hint}") from None
         self.ray = ray
+        try:
+            self.start_here() if self.address == "local" else self.join()
+        except BaseException:
+            self.stop()
+            raise
+
+    def start_here(self) -> None:
+        """Start Ray on this machine, in a folder of its own that goes when the build ends."""
+        self.folder = temporary_folder()
+        # Ctrl-C while Ray starts leaves its processes to Ray's own exit handler. Ours, registered before, comes after.
+        atexit.register(self.remove_folder)
+        try:
+            self.ray.init(
+                address="local",
+                num_cpus=self.workers or os.cpu_count() or 1,
+                object_store_memory=OBJECT_STORE,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                _temp_dir=self.folder,
+            )
+        except (ValueError, RuntimeError) as error:
+            raise Failed(f"Ray does not start on this machine ({first_line(error)})") from None
+
+    def join(self) -> None:
+        """Join a running cluster."""
+        try:
+            knock(self.address)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what they say of an address is said below
+                self.ray.init(address=self.address, logging_level=logging.ERROR, log_to_driver=False)
+        except (OSError, OverflowError, ValueError, RuntimeError) as error:
+            hint = next(hint for begin, hint in HINTS.items() if self.address.startswith(begin)).format(token=TOKEN)
+            raise UserError(f"cannot reach a Ray cluster at {self.address!r} ({first_line(error)}); {hint}") from None
+
+    def stop(self, keep_logs: bool = False) -> None:
+        """Leave the cluster; end one that was started here, with all its processes, and remove what it wrote."""
+        with held():
+            if self.ray is not None:
+                self.ray.shutdown()
+                self.ray = None
+            if keep_logs:
+                self.folder = ""
+            self.remove_folder()
+
+    def remove_folder(self) -> None:
+        """Remove what a Ray that was started here wrote."""
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def window(self) -> int:
         """Return how many items to give to Ray at once."""
@@ -115,6 +164,47 @@ class Executor:
             return self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, Exception) else error) from None
+
+
+def set_environment(address: str) -> None:
+    """Set what Ray reads from the environment when it is imported, unless the user did."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address == "auto":
+        # Ray may find one that is gone. It is tried once, which takes 41 s, and not 20 times.
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
+    if address != "local" and token_is_set():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def temporary_folder() -> str:
+    """Make a folder for what Ray writes while it runs, where its sockets have names short enough."""
+    place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="ray-", dir=place if len(os.fsencode(place)) <= LONGEST_TEMP else "/tmp")
+
+
+def knock(address: str) -> None:
+    """Connect to HOST:PORT or ray://HOST:PORT once; OSError if nobody is there, for which Ray takes half a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Hear Ctrl-C only at the end of this, as KeyboardInterrupt: half-ended, Ray would leave processes behind."""
+    if threading.current_thread() is not threading.main_thread():  # which alone hears it
+        yield
+        return
+    heard: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if heard:
+            raise KeyboardInterrupt
 
 
 def token_is_set() -> bool:

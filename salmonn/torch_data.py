@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -115,10 +116,8 @@ class Dealing:
                 )
             ahead = {"step": (first + worker) // workers, "micro_batches": self.world}
             self.stream.load_state_dict(of.state | ahead)
-        self.step = self.coming()
-        """The step of the dataset's batches that the next one belongs to."""
         self.mark = self.stream.state_dict()["mark"]
-        """Of a pool at or before the beginning of that step."""
+        """Of a pool at or before the beginning of the step that the next batch belongs to."""
 
     def open(self, turn: int) -> None:
         """Make the stream of one of the N turns."""
@@ -138,19 +137,23 @@ class Dealing:
         """Return the next batch."""
         if self.batches is None:
             self.batches = iter(self.stream)
-        batch = next(self.batches)
-        step, micro = divmod(batch.step * self.world + batch.micro, self.of.micro_batches)
-        # The larger world's last step may reach behind the last of ours.
-        if not batch.examples and self.over(step):
+        step, micro = divmod(self.coming, self.of.micro_batches)
+        batch = next(self.batches, None)
+        # The last step of the larger world may reach behind the last of ours, or end before it does.
+        if (batch is None or not batch.examples) and self.over(step):
             self.batches = iter(())
             raise StopIteration
-        if self.coming() > self.step:
-            self.step, self.mark = self.coming(), self.stream.state_dict()["mark"]
+        if batch is None:
+            batch = Batch(step=0, micro=0, examples=(), pcm=np.zeros((0, 0), np.int16), lengths=np.zeros(0, np.int64))
+            self.stream.begun = self.stream.next = self.stream.after(self.stream.begun)
+        if self.coming // self.of.micro_batches > step:
+            self.mark = self.stream.state_dict()["mark"]
         return self.of.tensors(batch) | {"step": step, "micro": micro}
 
+    @property
     def coming(self) -> int:
-        """Return the step that this worker's next batch belongs to."""
-        return (self.stream.begun.step * self.world + self.stream.rank) // self.of.micro_batches
+        """The number of this worker's next batch."""
+        return self.stream.begun.step * self.world + self.stream.rank
 
     def over(self, step: int) -> bool:
         """Return whether the last epoch ends before `step`."""
@@ -191,7 +194,7 @@ class Dealing:
         if ours["turn"] != self.turn:
             self.open(ours["turn"])
         self.stream.load_state_dict(ours["stream"])
-        self.batches, self.step, self.mark = None, self.coming(), ours["mark"]
+        self.batches, self.mark = None, ours["mark"]
 
 
 def stream_state(loader_state: dict[str, Any]) -> dict[str, Any]:

@@ -213,8 +213,8 @@ def blocks(url: str, shard: File) -> Iterator[bytes]:
     where = f"the shard {shard.path} of {files.redact(url)}"
     place = files.join(url, shard.path)
     try:
-        # A range a block is one request and no memory beyond it. The open files of fsspec ask for more than is read,
-        # on HTTP for a third of all bytes twice (BytesCache drops what it will need); but the Hub has no ranges without.
+        # A range a block is one request, and no memory beyond it. The open files of fsspec read ahead, on HTTP a third
+        # of all bytes twice (its BytesCache drops what it needs next); but the Hub has no ranges without them.
         yield from in_turn(place) if place.startswith("hf://") else in_ranges(place, shard.bytes)
     except FileNotFoundError:
         raise Failed(f"{where} is missing") from None

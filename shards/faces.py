@@ -101,8 +101,8 @@ class Rows:
 
     def __getstate__(self) -> dict[str, str]:
         """Return what identifies the rows: datasets names a dataset by a hash of this."""
-        place = self.origin.next
-        told = (self.origin.state_dict(), self.origin.rank, self.origin.world_size, place.step, place.micro)
+        of = self.origin
+        told = (of.state_dict(), of.rank, of.world_size, of.epochs, of.next.step, of.next.micro)
         return {"digest": hashlib.sha256(json.dumps(told).encode()).hexdigest()}
 
     def __setstate__(self, state: dict[str, str]) -> None:

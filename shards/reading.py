@@ -11,7 +11,6 @@ import os
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from manifests import Failed, files
 from manifests.tables import read_table
+from shards.cache import Cache, Wrong
 from shards.index import FORMAT, Dataset, File
 from shards.sample import Sample
 
@@ -58,10 +58,10 @@ class Reader:
         self,
         dataset: Dataset,
         sources: list[tuple[str, str]],
-        local: Callable[[File], str] | None = None,
+        cache: Cache | None = None,
     ) -> None:
-        """Read where samples lie; `local` says where on this machine a copy of a shard is, if there is a cache."""
-        self.dataset, self.local, self.sources = dataset, local, sources
+        """Read where samples lie; from copies of the shards in `cache`, if there is one."""
+        self.dataset, self.cache, self.sources = dataset, cache, sources
         self.firsts: list[int] = []
         self.shards: list[File] = []
         columns: dict[str, list[NDArray[Any]]] = {name: [] for name in ("shard", *COLUMNS)}
@@ -80,6 +80,8 @@ class Reader:
                 values = table[name].to_numpy()
                 columns[name].append(values if values.dtype == np.uint32 else narrow(values))
         self.columns = {name: np.concatenate(parts) for name, parts in columns.items()}
+        self.direct: set[File] = set()
+        """Shards that are read from the store in spite of the cache."""
         self.bytes_read = 0
         self.bytes_used = 0
         self.lock = threading.Lock()
@@ -99,6 +101,11 @@ class Reader:
             self.bytes_read += len(content)
             self.bytes_used += len(flac) + len(text)
         if zlib.crc32(text) != of["json_crc32"] or zlib.crc32(flac) != of["flac_crc32"]:
+            if self.cache is not None and self.shards[of["shard"]] not in self.direct:
+                # It may be the copy that is damaged: the store has the last word.
+                self.cache.forget(self.shards[of["shard"]])
+                self.direct.add(self.shards[of["shard"]])
+                return self.read(row)
             raise Damaged(self.told(row, path))
         try:
             sample = msgspec.json.decode(text, type=Sample)
@@ -116,10 +123,13 @@ class Reader:
 
     def range(self, shard: int, start: int, length: int) -> bytes:
         """Return a range of a shard, from the cache if there is one."""
-        if self.local is not None:
-            place = self.local(self.shards[shard])
-        else:
-            place = files.join(self.dataset.url, self.shards[shard].path)
+        place = files.join(self.dataset.url, self.shards[shard].path)
+        if self.cache is not None and self.shards[shard] not in self.direct:
+            try:
+                return files.read_range(self.cache.hold(self.dataset.url, self.shards[shard]), start, length)
+            except Wrong:
+                # One damaged sample makes the whole shard wrong: then the others of it are read where they lie.
+                self.direct.add(self.shards[shard])
         if not files.is_local(place):
             return files.read_range(place, start, length)
         handle = self.handle(shard, place)

@@ -96,7 +96,10 @@ class Shelf:
         If it was not `put` when the block ends, it is removed.
         """
         path = self.place(shard, "part")
-        with locked_file(path, os.O_RDWR | os.O_CREAT, wait) as part:
+        with contextlib.ExitStack() as stack:
+            # Who makes room tries the lock of every part, and must not be taken for its owner.
+            with contextlib.nullcontext() if wait else self.locked():
+                part = stack.enter_context(locked_file(path, os.O_RDWR | os.O_CREAT, wait))
             if part is None or not same(part, path):
                 yield None
                 return

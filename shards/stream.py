@@ -14,10 +14,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from manifests import Recipe, UserError
 from shards.batch import Assembler, Batch, Example
-from shards.index import FORMAT, Dataset
+from shards.index import FORMAT, Dataset, File
 from shards.plan import WINDOW, Budget, Mark, Order, Pool
 from shards.reading import Damaged, Reader
 
@@ -170,12 +171,22 @@ class Stream:
                 for _, future in ahead:
                     future.cancel()
 
+    def as_webdataset(self) -> Any:
+        """Return a webdataset pipeline of this stream's examples; see shards/faces.py."""
+        from shards.faces import as_webdataset
+
+        return as_webdataset(self)
+
+    def as_datasets(self) -> Any:
+        """Return a datasets.IterableDataset of this stream's examples; see shards/faces.py."""
+        from shards.faces import as_datasets
+
+        return as_datasets(self)
+
     def prepare(self) -> Assembler:
         """Read where the samples lie, once; return who makes batches of them."""
         if self.assembler is None:
-            cache, url = self.cache, self.dataset.url
-            local = None if cache is None else (lambda shard: cache.hold(url, shard))
-            reader = Reader(self.dataset, self.order.sources, local)
+            reader = Reader(self.dataset, self.order.sources, self.cache)
             self.assembler = Assembler(self.order, reader, self.prompts, self.skips)
         return self.assembler
 
@@ -228,7 +239,20 @@ class Stream:
             while len(self.pools) > 2:
                 self.pools.pop(next(iter(self.pools)))
             found = self.pools[mark.deal] = self.order.pool(mark)
+            if self.cache is not None and not self.ended(mark):
+                self.fetch_ahead(self.cache, found)
         return found
+
+    def fetch_ahead(self, cache: Cache, pool: Pool) -> None:
+        """Let the cache fetch the shards of a pool, and of the one behind it, before their samples are asked for."""
+        shards: dict[str, File] = {}
+        reader = self.prepare().reader
+        for one in (pool, self.order.pool(pool.next)):
+            for queue in np.unique(one.queue).tolist():
+                samples = self.order.queues[queue].sample[one.item[one.queue == queue]]
+                for number in np.unique(reader.columns["shard"][samples]).tolist():
+                    shards.setdefault(reader.shards[number].path, reader.shards[number])
+        cache.ahead(self.dataset.url, list(shards.values()))
 
     def draws(self, place: Place) -> list[tuple[int, int, int]]:
         """Return queue, item and epoch of every example of one batch; none behind the last."""

@@ -199,6 +199,14 @@ def root(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> Path:
     return root
 
 
+LONG = ("test_demo.py", "test_renew.py", "test_docs.py", "test_build.py", "test_fetch_hub.py", "test_cli.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: two processes then end at about the same time."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 TWO = Path(__file__).parent / "two.toml"
 """A recipe of two corpora and four tasks: quick to build."""
 

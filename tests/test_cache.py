@@ -281,6 +281,18 @@ def test_threads_of_one_process_fetch_once(tmp_path: Path, store: Store) -> None
     assert store.sent[shard.path] == 1000
 
 
+def test_what_another_brings_between_look_and_lock_is_not_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, (shard,) = in_memory(content_of(1))
+    Cache(str(tmp_path)).hold(url, shard)
+    cache, looks = Cache(str(tmp_path)), itertools.count()
+    touch = cache.shelf.touch
+    monkeypatch.setattr(cache.shelf, "touch", lambda shard: next(looks) > 0 and touch(shard))
+    assert Path(cache.hold(url, shard)).read_bytes() == content_of(1)
+    assert cache.stats == Stats(hits=1) and there(tmp_path) == names(shard)
+
+
 def test_the_death_of_who_fetches_leaves_nothing_wrong(tmp_path: Path, store: Store) -> None:
     stuck, other = store.add(content_of(1, 400_000), content_of(2, 1000))
     never = threading.Event()
@@ -463,7 +475,8 @@ def test_files_of_another_size_or_kind_are_not_trusted(tmp_path: Path) -> None:
     (tmp_path / names(one)[0]).write_bytes(b"cut")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes(bytes(1000))
-    (tmp_path / names(two)[0]).symlink_to(elsewhere)
+    # A link is as long as its text: this one is of the right size.
+    (tmp_path / names(two)[0]).symlink_to(str(elsewhere).rjust(two.bytes, "/"))
     (tmp_path / f"{two.sha256}.part").symlink_to(elsewhere)
     cache = Cache(str(tmp_path))
     assert Path(cache.hold(url, one)).read_bytes() == content_of(1)
@@ -561,9 +574,12 @@ def test_a_program_that_ends_does_not_wait_for_what_it_fetches_ahead(tmp_path: P
     )
     command = [sys.executable, "-c", code, store.url, str(tmp_path), shard.path, shard.sha256]
     with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT) as process:
-        until(lambda: store.begun[shard.path])
-        process.stdin.close()
-        assert process.wait(timeout=10) == 0
+        try:
+            until(lambda: store.begun[shard.path])
+            process.stdin.close()
+            assert process.wait(timeout=10) == 0
+        finally:
+            process.kill()
     assert there(tmp_path) == [f"{shard.sha256}.part"]
     assert Path(Cache(str(tmp_path)).hold(store.url, shard)).read_bytes() == content_of(1)
 
@@ -618,6 +634,18 @@ def test_room_on_the_disk_is_taken_before_the_bytes_come(small_disk: Path, store
         gate.set()
         assert Path(held.result(timeout=20)).read_bytes() == store.world[slow.path]
     assert store.begun[slow.path] == 1
+
+
+def test_who_waits_for_room_is_not_waited_for(small_disk: Path) -> None:
+    url, (one, two) = in_memory(*(content_of(number, 900_000) for number in range(2)))
+    (small_disk / "other.bin").write_bytes(bytes(1_500_000))
+    cache = Cache(str(small_disk))
+    with cache.shelf.claim(one, wait=True) as part:
+        assert part is not None
+        with ThreadPoolExecutor(1) as threads:
+            held = threads.submit(cache.hold, url, two)
+            with pytest.raises(UserError, match="no room"):
+                held.result(timeout=10)
 
 
 def test_a_disk_that_fills_up_while_a_shard_arrives(small_disk: Path, store: Store) -> None:

@@ -620,3 +620,23 @@ def test_memory_of_batches_is_used_again_and_never_under_a_batch_in_use(
         pass
     gc.collect()
     assert len(stream.prepare().buffers.free) <= stream.ahead + 2
+
+
+def test_a_cache_changes_nothing_and_fetches_each_shard_once(
+    make_dataset: Callable[..., Dataset], recipes: dict[bool, Recipe], tmp_path: Path
+) -> None:
+    from shards.cache import Cache
+
+    dataset = make_dataset(WORLD, shards=3)
+    cache = Cache(str(tmp_path / "cache"), 2**30)
+    expected = deal(stream_of(dataset, recipes[False], epochs=2))
+    assert deal(stream_of(dataset, recipes[False], epochs=2, cache=cache)) == expected
+    shards = {shard.sha256 for source in dataset.manifest.sources for shard in source.shards}
+    assert cache.stats.fetched <= len(shards)
+    # A copy that went bad is not believed, and the stream goes on from the store.
+    for copy in (tmp_path / "cache").glob("*.tar"):
+        hurt = bytearray(copy.read_bytes())
+        hurt[len(hurt) // 3] ^= 1
+        copy.write_bytes(hurt)
+    assert deal(stream_of(dataset, recipes[False], epochs=2, cache=cache)) == expected
+    cache.close()

@@ -94,14 +94,14 @@ def in_turn(of: SalmonnIterable, workers: int) -> Iterator[dict[str, Any]]:
 # -- any number of ranks and workers
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     world_size=st.integers(1, 3),
     times=st.integers(1, 3),
     workers=st.integers(1, 4),
     epochs=st.sampled_from([None, 1, 2]),
     seed=st.integers(0, 2**40),
-    steps=st.integers(0, 12),
+    steps=st.sampled_from([0, 0, 1, 2, 5]),
 )
 def test_all_workers_of_a_rank_together_are_the_rank_in_its_order_from_any_step(
     dataset: Dataset,
@@ -121,11 +121,10 @@ def test_all_workers_of_a_rank_together_are_the_rank_in_its_order_from_any_step(
     assert state["step"] <= steps
     for rank in range(world_size):
         part = options | {"rank": rank, "world_size": world_size}
-        whole = expected(dataset, recipe, None if epochs else 40, **part)
+        whole = expected(dataset, recipe, None if epochs else 30, **part)
         rest = whole[state["step"] * times :]
         many = None if epochs else len(rest)
         assert dealt(in_turn(made(dataset, recipe, state=state, **part), workers), many) == rest
-        assert dealt(in_turn(made(dataset, recipe, **part), workers), None if epochs else 40) == whole
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -178,7 +177,7 @@ def test_a_stateful_loader_resumes_exactly_any_number_of_times_in_a_row(
     assert dealt(loader) == whole
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     cuts=st.lists(st.integers(0, 9), min_size=1, max_size=4),
     workers=st.integers(1, 3),
@@ -256,12 +255,6 @@ def test_a_state_of_another_set_up_is_refused_by_name(dataset: Dataset, recipe: 
         stream_state({"step": 1})
     with pytest.raises(UserError, match="micro_batches was 1, now it is 2"):
         next(iter(made(dataset, recipe, micro_batches=2, state=Stream(dataset, recipe, **SMALL).state_dict())))
-    loader = StatefulDataLoader(of, batch_size=None, num_workers=1)
-    next(iter(loader))
-    more = StatefulDataLoader(of, batch_size=None, num_workers=2)
-    more.load_state_dict(loader.state_dict())
-    with pytest.raises(UserError, match="num_workers was 1, now it is 2"):
-        next(iter(more))
 
 
 def test_a_mistake_is_told_where_it_is_made(dataset: Dataset, recipe: Recipe, tmp_path: Path) -> None:
@@ -300,11 +293,9 @@ torch.distributed.destroy_process_group()
 def test_two_ranks_see_the_stream_together_and_none_waits_for_the_other_at_the_end(
     dataset: Dataset, recipe: Recipe, tmp_path: Path
 ) -> None:
-    whole = expected(dataset, recipe, epochs=1, micro_batches=2)
-    epochs = 1
-    if len(whole) % 2 == 0 and all(len(batch[2]) for batch in whole):
-        epochs = 3
-        whole = expected(dataset, recipe, epochs=epochs, micro_batches=2)
+    # As many epochs as leave one rank nothing in the last step.
+    ends = {epochs: expected(dataset, recipe, epochs=epochs, micro_batches=2) for epochs in (1, 2, 3, 4, 5)}
+    epochs, whole = next((epochs, whole) for epochs, whole in ends.items() if not whole[-1][2])
     given = tmp_path / "given"
     given.write_bytes(pickle.dumps((dataset, recipe, SMALL | {"epochs": epochs})))
     ranks = [
