@@ -46,7 +46,7 @@ bench: $(READY)  ## build, plan, order and stream beside their limits and their 
 	$(BIN)/python benchmarks/build.py
 	$(BIN)/python benchmarks/plan.py
 	$(BIN)/python benchmarks/order.py
-	$(BIN)/python benchmarks/stream.py
+	$(BIN)/python benchmarks/stream.py --without litdata grain
 
 check: $(READY)  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ KNOCK = 10.0
 LONGEST_TEMP = 28
 """Bytes of a folder below which Ray's sockets fit: with what Ray adds, their paths may have 107."""
 HINTS = {
-    "auto": "start one by `ray start --head`, name another as HOST:PORT, or leave --address away to use this machine",
+    "auto": "start one by `ray start --head`, or name the one you mean as HOST:PORT; is {token}?",
     "ray://": "is its --ray-client-server-port (10001 by default) this, and is {token}?",
     "": "is it running, and is {token}?",
 }

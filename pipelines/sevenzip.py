@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import select
 import struct
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import msgspec
 
 from manifests import files
 from manifests.errors import UserError
+from manifests.waiting import readable
 from pipelines.archives import EMPTY, Gate, Member
 
 MAGIC = b"7z\xbc\xaf'\x1c"
@@ -101,7 +101,7 @@ class Child:
         """Return the next `length` bytes."""
         pieces = []
         while length:
-            if not select.select([self.pipe], [], [], STALLED)[0]:
+            if not readable(self.pipe, STALLED):
                 raise self.gate.broken(f"nothing came out of it for {STALLED:g} s", self.member)
             piece = os.read(self.pipe, length)
             if not piece:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import stat
 import subprocess
@@ -14,6 +13,7 @@ from types import TracebackType
 import msgspec
 
 from manifests import files
+from manifests.waiting import readable
 from pipelines import video_download
 from pipelines.video_status import Trouble
 
@@ -94,7 +94,7 @@ class Downloader:
         line = b""
         while not line.endswith(b"\n"):
             rest = until - time.monotonic()
-            if rest <= 0 or not select.select([process.stdout], [], [], rest)[0]:
+            if rest <= 0 or not readable(process.stdout, rest):
                 raise TimeoutError
             piece = os.read(process.stdout.fileno(), 1 << 16)
             if not piece:

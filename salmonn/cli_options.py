@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -17,6 +18,8 @@ class Interruptible(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
+            # An impatient second one would only cut the cleaning up short.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             print("salmonn: stopped; nothing is lost, run the same command again to go on", file=sys.stderr)
             raise typer.Exit(130) from None
 
@@ -35,6 +38,6 @@ Root = Annotated[
     str, typer.Option(help="The folder of the corpora: raw/<corpus>/ as published.", envvar="SALMONN_ROOT")
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes at a time; by default one a core.", show_default=False)]
-Address = Annotated[str, typer.Option(help="The Ray cluster: local, auto, or ray://HOST:PORT.")]
+Address = Annotated[str, typer.Option(help="The Ray cluster: local, auto, HOST:PORT, or ray://HOST:PORT.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe's name, or the path of its TOML file.")]
 Stage = Annotated[str, typer.Option(help="Which stage of the recipe.")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import os
 import threading
+import weakref
 import zlib
 from collections import OrderedDict
 from typing import Any
@@ -167,6 +168,8 @@ class Handle:
     def __init__(self, number: int) -> None:
         """Hold it once."""
         self.number = number
+        # A reader that is forgotten rather than closed must not keep its shards open.
+        self.close = weakref.finalize(self, os.close, number)
         self.holders = 1
         self.lock = threading.Lock()
 
@@ -182,7 +185,7 @@ class Handle:
             self.holders -= 1
             last = self.holders == 0
         if last:
-            os.close(self.number)
+            self.close()
 
 
 def narrow(values: NDArray[np.int64]) -> NDArray[Any]:

@@ -56,7 +56,7 @@ class Head:
             "dashboard-port": dashboard,
             "ray-client-server-port": self.port,
             "dashboard-agent-listen-port": agent,
-            "temp-dir": home / "r",
+            "temp-dir": home / "ray",
             "num-cpus": 2,
             "object-store-memory": 80 * 2**20,
             "min-worker-port": 0,
@@ -70,7 +70,9 @@ class Head:
 
     def wait(self) -> None:
         end = time.monotonic() + 120
-        while not ((self.home / "r" / "ray_current_cluster").exists() and "--block" in (self.home / "log").read_text()):
+        while not (
+            (self.home / "ray" / "ray_current_cluster").exists() and "--block" in (self.home / "log").read_text()
+        ):
             assert self.process.poll() is None and time.monotonic() < end, (self.home / "log").read_text()
             time.sleep(0.5)
 
@@ -112,8 +114,8 @@ def salmonn(root: Path, out: Path, *more: str, recipe: Path = TWO) -> list[str]:
 def test_a_build_by_any_address_has_the_same_bytes(
     head: Head, root: Path, built: Path, tmp_path: Path, address: str
 ) -> None:
-    # Where auto looks first; without it, another cluster of this machine might be taken.
-    environment = head.environment | {"RAY_TMPDIR": str(head.home / "r")}
+    # auto looks for what `ray start` noted in RAY_TMPDIR/ray; without it, it takes any cluster of this machine.
+    environment = head.environment | {"RAY_TMPDIR": str(head.home)}
     command = salmonn(root, tmp_path / "out", "--address", address.format(port=head.port))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -130,7 +132,7 @@ def test_a_cluster_that_does_not_know_us_is_told_in_a_sentence(
     (tmp_path / "home").mkdir()
     environment = {name: value for name, value in head.environment.items() if name != "RAY_AUTH_MODE"}
     environment |= {"HOME": str(tmp_path / "home")} | ({"RAY_AUTH_TOKEN": token} if token else {})
-    direct = (head.home / "r" / "ray_current_cluster").read_text().strip()
+    direct = (head.home / "ray" / "ray_current_cluster").read_text().strip()
     address = f"ray://127.0.0.1:{head.port}" if way == "ray" else direct
     refuse(salmonn(root, tmp_path / "out", "--address", address), environment, "RAY_AUTH_TOKEN (or ~/.ray/auth_token)")
 
@@ -258,7 +260,7 @@ def test_the_object_store_stays_small_over_two_thousand_shards(tmp_path: Path) -
     for number in range(40):  # noise, so that a second has about the bytes that a shard may have
         pcm = (dice.standard_normal(16_000) * 3000).astype(np.int16)
         soundfile.write(pool / f"{number}.flac", pcm, 16_000, subtype="PCM_16", format="FLAC")
-    recipe = write_speakers(tmp_path / "root", 5000, lambda place, number: os.link(pool / f"{number % 40}.flac", place))
+    recipe = write_speakers(tmp_path / "root", 8500, lambda place, number: os.link(pool / f"{number % 40}.flac", place))
     with Executor(2) as executor:
         with Store(executor) as store:
             out = str(tmp_path / "out")
