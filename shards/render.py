@@ -32,7 +32,7 @@ BLOCK = 1 << 16
 """Samples mixed at a time."""
 RECORDING = 1 << 25
 """Bytes of a remote recording up to which it is read whole for one span of it: two hours of Opus."""
-LONG = 2 * 3600 * RATE
+LONG = 105 * 60 * RATE
 """Samples of a clip up to which its quality is measured: for that all of them are held in memory, 2 bytes each."""
 
 

@@ -74,12 +74,22 @@ def key_of(clip_id: str) -> str:
 
 
 def member(name: str, content: bytes) -> bytes:
-    """Return one tar member: header, content, padding. Nothing in the header depends on when or where it is made."""
+    """Return one tar member: header, content, padding."""
+    return member_header(name, len(content)) + content + padding(len(content))
+
+
+def member_header(name: str, length: int) -> bytes:
+    """Return the header of a tar member of `length` bytes. Nothing in it depends on when or where it is made."""
     info = tarfile.TarInfo(name)
-    info.size, info.mtime, info.mode = len(content), 0, 0o644
+    info.size, info.mtime, info.mode = length, 0, 0o644
     header = info.tobuf(format=tarfile.USTAR_FORMAT)
     assert len(header) == BLOCK, name
-    return header + content + bytes(-len(content) % BLOCK)
+    return header
+
+
+def padding(length: int) -> bytes:
+    """Return what follows a member of `length` bytes, up to a whole block."""
+    return bytes(-length % BLOCK)
 
 
 def tar_end(length: int) -> bytes:

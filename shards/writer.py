@@ -14,7 +14,7 @@ import pyarrow as pa
 from manifests import files
 from shards.index import SCHEMA, File
 from shards.render import Stored
-from shards.sample import BLOCK, Sample, member, tar_end
+from shards.sample import BLOCK, Sample, member_header, padding, tar_end
 
 
 class ShardWriter:
@@ -74,7 +74,9 @@ class ShardWriter:
     def append(self, name: str, content: bytes) -> int:
         """Write one member and return where its content begins."""
         begins = self.bytes + BLOCK
-        self.put(member(name, content))
+        # Piece by piece: joined, they would be in memory twice more, and a clip may have hundreds of megabytes.
+        for piece in (member_header(name, len(content)), content, padding(len(content))):
+            self.put(piece)
         return begins
 
     def put(self, content: bytes) -> None:
