@@ -83,6 +83,7 @@ def test_a_second_build_has_nothing_to_do_and_does_not_start_ray(root: Path, bui
     assert {path: path.stat().st_mtime_ns for path in built.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_killing_the_build_at_random_moments_changes_no_byte(
     root: Path, built: Path, cluster: str, tmp_path: Path
 ) -> None:

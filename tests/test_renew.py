@@ -110,6 +110,7 @@ def test_another_size_of_shards_copies_all_audio_over(world: World) -> None:
     same_as_fresh(world, shard_bytes=2**20)
 
 
+@pytest.mark.slow
 def test_a_corpus_less_and_a_task_more(world: World, tmp_path: Path) -> None:
     less = tmp_path / "two.toml"
     text = TWO.read_text()
@@ -124,6 +125,7 @@ def test_a_corpus_less_and_a_task_more(world: World, tmp_path: Path) -> None:
     assert world.digests("mine") == world.digests("fresh")
 
 
+@pytest.mark.slow
 def test_refused_clips_are_tried_again_when_asked_and_taken_when_mended(world: World) -> None:
     refused = Dataset(world.folder / "mine").source("librispeech", "train-clean-100").quarantined
     assert refused
@@ -132,6 +134,7 @@ def test_refused_clips_are_tried_again_when_asked_and_taken_when_mended(world: W
     same_as_fresh(world)
 
 
+@pytest.mark.slow
 def test_audio_damaged_in_the_old_dataset_is_made_anew(world: World) -> None:
     dataset = Dataset(world.folder / "mine")
     row = dataset.table("librispeech", "train-clean-100").to_pylist()[0]
@@ -153,6 +156,7 @@ def test_a_dataset_of_which_nothing_is_remembered_is_left_alone(world: World) ->
     assert world.digests("mine") == before
 
 
+@pytest.mark.slow
 def test_killing_a_renewal_at_random_moments_loses_nothing(world: World) -> None:
     dice = random.Random(os.getpid())
     speech = world.speech()
@@ -176,6 +180,7 @@ def test_killing_a_renewal_at_random_moments_loses_nothing(world: World) -> None
         same_as_fresh(world)
 
 
+@pytest.mark.slow
 def test_a_take_down_stopped_before_any_of_its_steps_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = renew.memory(str(world.root), str(world.folder / "mine"))
     whole = {name for name in digests(world.folder / "mine") if not name.startswith("build")}
