@@ -98,13 +98,14 @@ def read_head(url: str | Path, length: int) -> tuple[bytes, int, int] | None:
     store says. The head of a file that is there and cannot be read is empty: who needs it finds out why.
     """
     try:
-        if is_local(url):
+        if "://" not in (place := os.fspath(url)) or is_local(place):
             # One open in place of a stat and an open; a pipe that lies among the files must not hold us up.
-            handle = os.open(local(url), os.O_RDONLY | os.O_NONBLOCK)
+            handle = os.open(place.removeprefix("file://"), os.O_RDONLY | os.O_NONBLOCK)
             try:
                 about = os.fstat(handle)
-                regular = stat.S_ISREG(about.st_mode)
-                return (os.read(handle, length), about.st_size, about.st_mtime_ns) if regular else None
+                if not stat.S_ISREG(about.st_mode):
+                    return None
+                return os.read(handle, length), about.st_size, about.st_mtime_ns
             finally:
                 os.close(handle)
         fs, path = filesystem(url)
