@@ -165,6 +165,7 @@ def secret(site: Site, *folders: Path) -> None:
     assert site.kept(*folders) == []
 
 
+@pytest.mark.slow
 def test_gigaspeech_from_a_refusal_to_its_manifest(salmonn: Site, hub: Hub) -> None:
     serve(hub, "speechcolab/gigaspeech", gigaspeech())
     hub.gated, root = "not accepted", salmonn.root / "data"

@@ -88,6 +88,7 @@ def test_nothing_changed_is_nothing_to_do_however_often_files_are_touched_elsewh
         assert world.told == [] and executor.ray is None
 
 
+@pytest.mark.slow
 def test_changed_prompts_rewrite_texts_and_take_all_audio_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from manifests import tasks
 
@@ -102,6 +103,7 @@ def test_changed_prompts_rewrite_texts_and_take_all_audio_over(world: World, mon
     assert built.packed_shards == len(Dataset(world.folder / "mine").source("audiocaps", "train").shards)
 
 
+@pytest.mark.slow
 def test_another_size_of_shards_copies_all_audio_over(world: World) -> None:
     packed = sum(source.packed for source in Dataset(world.folder / "mine").manifest.sources)
     built = world.build("mine", shard_bytes=2**20)
@@ -147,6 +149,7 @@ def test_audio_damaged_in_the_old_dataset_is_made_anew(world: World) -> None:
     same_as_fresh(world, shard_bytes=2**20)
 
 
+@pytest.mark.slow
 def test_a_dataset_of_which_nothing_is_remembered_is_left_alone(world: World) -> None:
     shutil.rmtree(world.root / "builds")
     before = world.digests("mine")
