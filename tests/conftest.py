@@ -241,3 +241,24 @@ def built(tmp_path_factory: pytest.TempPathFactory, root: Path, cluster: str) ->
     with Executor(2, cluster) as executor:
         build(load_recipe(TWO), str(root), str(out), executor=executor, shard_bytes=2**20)
     return out
+
+
+@pytest.fixture
+def real_corpora() -> Path:
+    """The folder of whole, real metadata. Its licences forbid to bundle it, so that only who has it can name it."""
+    folder = os.environ.get("SALMONN_REAL_CORPORA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("SALMONN_REAL_CORPORA names no folder of real corpora")
+    return Path(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB. Only root may mount one, and not in every container: elsewhere a full disk cannot be had."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)

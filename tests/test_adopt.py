@@ -69,6 +69,7 @@ def test_files_are_the_same_on_one_disk_and_a_second_run_does_nothing(own: Path,
 def test_links_across_disks_and_copies(own: Path, tmp_path: Path) -> None:
     shm = Path("/dev/shm")
     if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
+        # What is tested is a link that cannot be hard: with one file system there is none to be had.
         pytest.skip("no second file system here")
     root = shm / f"salmonn-adopt-{os.getpid()}"
     try:

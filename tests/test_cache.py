@@ -593,18 +593,6 @@ def test_another_process_gets_a_cache_of_its_own_on_the_same_folder(tmp_path: Pa
     assert other.stats == Stats(hits=1)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
 def test_a_small_disk_bounds_the_cache_before_its_setting_does(small_disk: Path) -> None:
     url, shards = in_memory(*(content_of(number, 900_000) for number in range(4)))
     cache = Cache(str(small_disk))

@@ -83,12 +83,14 @@ def test_a_mistake_is_one_sentence_and_changes_nothing(workplace: Path, argument
 
 
 def test_mistakes_on_a_real_dataset_are_told_too(built: Path, tmp_path: Path) -> None:
+    before = digests(built)
     refused(salmonn("peek", built, "librispeech_1688-142285-0009"), "did you mean 'librispeech_1688-142285-000")
     refused(salmonn("stream", built, "--recipe", TWO, "--stage", "activate"), "no stage 'activate'", "instruct")
     refused(salmonn("audit", built, "--recipe", "minni"), "did you mean 'mini'?")
     refused(salmonn("stream", built, "--recipe", TWO, "--max-seconds", "3"), "max_seconds is 3")
     refused(salmonn("build", "librispeech-100", "--root", tmp_path, "--out", built), "made by the recipe 'two'")
     refused(salmonn("build", TWO, "--root", tmp_path, "--out", built, "--address", "ray://127.0.0.1:1"), "audiocaps")
+    assert digests(built) == before
 
 
 def test_an_unknown_command_or_option_names_the_nearest() -> None:

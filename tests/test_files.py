@@ -143,6 +143,7 @@ def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path, below: str) -> N
         files.require_writable(f"{tmp_path}/taken{below}")
 
 
+# The one folder of Linux in which not even root can make a file; other systems have none.
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc")
 @pytest.mark.parametrize("folder", ["/proc", "/proc/self/out", "/proc/1/a/b"])
 def test_a_folder_that_takes_no_files_is_refused_also_for_a_superuser(folder: str) -> None:

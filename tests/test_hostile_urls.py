@@ -401,6 +401,7 @@ def proxy() -> Iterator[socketserver.ThreadingTCPServer]:
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate that vouches for itself, and its key beside it."""
     if not shutil.which("openssl"):
+        # Python makes no certificates, and a bundled one would run out.
         pytest.skip("there is no openssl to make a certificate with")
     folder = tmp_path_factory.mktemp("tls")
     names = "subjectAltName=DNS:localhost,DNS:public.example,IP:127.0.0.1"
