@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import os
 import tempfile
 from pathlib import Path
 
@@ -226,11 +225,9 @@ def test_aac_datasets_reads_the_same_of_the_clips_that_it_finds(
 
 
 @pytest.mark.slow
-def test_the_published_tables_of_v2_are_read_whole() -> None:
-    folder = os.environ.get("SALMONN_REAL_CORPORA")
-    if not folder:
-        pytest.skip("SALMONN_REAL_CORPORA is not set: it names a folder with real corpora")
-    root = Path(folder) / "audiocaps"
+def test_the_published_tables_of_v2_are_read_whole(real_corpora: Path) -> None:
+    root = real_corpora / "audiocaps"
+    assert any((root / "dataset2.0").glob("*.csv"))
     for part in ("train", "val", "test"):
         if not (root / "dataset2.0" / f"{part}.csv").exists():
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -278,11 +277,8 @@ def test_any_table_that_the_official_writer_makes_is_read_back_exactly(world: di
 
 
 @pytest.mark.slow
-def test_the_real_rows_are_all_read() -> None:
-    folder = os.environ.get("SALMONN_REAL_CORPORA")
-    if not folder:
-        pytest.skip("SALMONN_REAL_CORPORA does not name a folder of real corpora")
-    root = Path(folder, "covost2")
+def test_the_real_rows_are_all_read(real_corpora: Path) -> None:
+    root = real_corpora / "covost2"
     for split in SPLITS:
         clips, refused = read(root, split)
         assert len(clips) == 2 and not refused

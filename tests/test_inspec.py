@@ -158,6 +158,7 @@ def test_any_document_in_the_published_format_is_read_back(title: list, abstract
 def test_the_real_corpus_has_the_published_counts() -> None:
     folder = Path(os.environ.get("SALMONN_REAL_CORPORA", "/nowhere"), "inspec")
     if not folder.is_dir():
+        # Hulth2003 has no licence to bundle it by, and only some have a copy.
         pytest.skip("set SALMONN_REAL_CORPORA to a folder that holds inspec/Hulth2003")
     for split in FOLDERS:
         clips, refused = read(folder, split)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import shutil
 from pathlib import Path
 
@@ -292,10 +291,8 @@ def test_any_other_source_is_none(path: str, gain: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["libri2mix-dev", "libri2mix-test", "libri3mix-test"])
-def test_the_published_tables_are_read_whole(tmp_path: Path, split: str) -> None:
-    if "SALMONN_REAL_CORPORA" not in os.environ:
-        pytest.skip("SALMONN_REAL_CORPORA does not name the folder of the real metadata")
-    real = Path(os.environ["SALMONN_REAL_CORPORA"]) / "librimix"
+def test_the_published_tables_are_read_whole(tmp_path: Path, real_corpora: Path, split: str) -> None:
+    real = real_corpora / "librimix"
     (tmp_path / "metadata").symlink_to(real / "metadata", target_is_directory=True)
     (tmp_path / "LibriSpeech").mkdir()
     clips, refused = read(tmp_path, split)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import os
 from pathlib import Path
 
 import pytest
@@ -52,14 +51,11 @@ def test_the_miniature_is_read_as_by_the_csv_module(corpora: Path, split: str, c
 
 
 @pytest.mark.slow
-def test_the_published_table_is_read_whole() -> None:
-    folder = os.environ.get("SALMONN_REAL_CORPORA")
-    if not folder:
-        pytest.skip("SALMONN_REAL_CORPORA is not set: it names a folder with real corpora")
-    clips = [clip for split in SPLITS for clip in same_as_the_csv_module(Path(folder) / "musiccaps", split)]
+def test_the_published_table_is_read_whole(real_corpora: Path) -> None:
+    clips = [clip for split in SPLITS for clip in same_as_the_csv_module(real_corpora / "musiccaps", split)]
     assert len({clip.id for clip in clips}) == len(clips) == 5521
     for split in SPLITS:
-        assert len(read(Path(folder) / "musiccaps", split)) == load_corpus("musiccaps").split(split).clips
+        assert len(read(real_corpora / "musiccaps", split)) == load_corpus("musiccaps").split(split).clips
     assert sum("\n" in clip.captions[0] for clip in clips) == 5
     assert any(clip.id.startswith("musiccaps/-") for clip in clips)
 

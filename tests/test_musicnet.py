@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 from pathlib import Path
 
@@ -205,10 +204,8 @@ def test_instruments_are_spelled_as_one_says_them() -> None:
 
 
 @pytest.mark.slow
-def test_the_published_table_parses_whole(tmp_path: Path) -> None:
-    real = Path(os.environ.get("SALMONN_REAL_CORPORA", ""), "musicnet")
-    if not os.environ.get("SALMONN_REAL_CORPORA") or not real.is_dir():
-        pytest.skip("SALMONN_REAL_CORPORA is not a folder with musicnet/musicnet_metadata.csv")
+def test_the_published_table_parses_whole(tmp_path: Path, real_corpora: Path) -> None:
+    real = real_corpora / "musicnet"
     shutil.copy(real / "musicnet_metadata.csv", tmp_path)
     for split in ("train", "test"):
         (tmp_path / f"musicnet/{split}_data").mkdir(parents=True)

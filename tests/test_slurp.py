@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -207,10 +206,8 @@ def test_the_value_of_any_span_is_its_words_with_spaces_between(sentence: list[s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", COUNTS)
-def test_the_published_tables_parse_whole(tmp_path: Path, split: str) -> None:
-    real = Path(os.environ.get("SALMONN_REAL_CORPORA", ""), "slurp")
-    if not real.is_dir() or not os.environ.get("SALMONN_REAL_CORPORA"):
-        pytest.skip("SALMONN_REAL_CORPORA is not a folder with slurp/dataset/slurp/devel.jsonl")
+def test_the_published_tables_parse_whole(tmp_path: Path, real_corpora: Path, split: str) -> None:
+    real = real_corpora / "slurp"
     clips, rows = read(real, split), lines(real, split)
     assert (len(rows), len(clips)) == COUNTS[split]
     assert len(clips) == load_corpus("slurp").split(split).clips == len({clip.id for clip in clips})
