@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import msgspec
@@ -171,6 +172,18 @@ def to_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
+@contextlib.contextmanager
+def open_parquet(url: str, *, dictionaries: list[str] | None = None, buffer_size: int = 0) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file for reading, with `dictionaries` as in `read_table`; ArrowException if it is not one.
+
+    No thread of Arrow may hold a file of Python's: when the interpreter ends just then, the process is aborted
+    ("terminate called without an active exception", apache/arrow issue 34314). So a local file is Arrow's own, and
+    who reads any other must say ``use_threads=False``.
+    """
+    with pa.OSFile(files.local(url)) if files.is_local(url) else files.open_read(url) as file:
+        yield pq.ParquetFile(file, read_dictionary=dictionaries, pre_buffer=False, buffer_size=buffer_size)
+
+
 def read_table(
     url: str, schema_format: str, columns: list[str] | None = None, dictionaries: list[str] | None = None
 ) -> pa.Table:
@@ -180,15 +193,14 @@ def read_table(
     """
     if not files.exists(url):
         raise UserError(f"there is no file {files.redact(url)!r}")
-    with files.open_read(url) as file:
-        try:
-            parquet = pq.ParquetFile(file, read_dictionary=dictionaries)
+    try:
+        with open_parquet(url, dictionaries=dictionaries) as parquet:
             found = (parquet.schema_arrow.metadata or {}).get(b"format", b"").decode()
             if found != schema_format:
                 raise UserError(f"{files.redact(url)} has the format {found!r}, not {schema_format!r}: make it anew")
-            return parquet.read(columns=columns)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{files.redact(url)} is not a whole Parquet file ({error}); make it anew") from None
+            return parquet.read(columns=columns, use_threads=files.is_local(url))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{files.redact(url)} is not a whole Parquet file ({error}); make it anew") from None
 
 
 def read_metadata(url: str) -> dict[bytes, bytes]:
@@ -209,5 +221,5 @@ def read_manifest(url: str) -> list[Scanned]:
 
 def read_group(url: str, group: int) -> list[Scanned]:
     """Return the rows of one row group of a Parquet file with the columns of a manifest, and read no other."""
-    with files.open_read(url) as file:
-        return [from_row(row) for row in pq.ParquetFile(file).read_row_group(group).to_pylist()]
+    with open_parquet(url) as parquet:
+        return [from_row(row) for row in parquet.read_row_group(group, use_threads=False).to_pylist()]

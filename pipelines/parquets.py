@@ -10,9 +10,9 @@ from collections.abc import Callable, Generator
 from pathlib import PurePosixPath
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from manifests import files
+from manifests.tables import open_parquet
 from pipelines.archives import Gate, Member
 
 MAGIC = b"PAR1"
@@ -24,10 +24,9 @@ NAME = "segment_id"
 def read_parquet(archive: str, gate: Gate) -> Generator[Member, None, None]:
     """Yield the sounds of a Parquet file in the order of its rows."""
     stem = PurePosixPath(files.redact(archive)).name.removesuffix(".parquet")
-    with files.open_read(archive) as file:
-        try:
-            # Not pre-buffered: row groups of the Hub hold a hundred megabytes.
-            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+    try:
+        # Through a buffer: row groups of the Hub hold a hundred megabytes.
+        with open_parquet(archive, buffer_size=1 << 20) as parquet:
             kind = audio_type(parquet.schema_arrow)
             if kind is None:
                 told = ", ".join(parquet.schema_arrow.names)[:200]
@@ -35,7 +34,7 @@ def read_parquet(archive: str, gate: Gate) -> Generator[Member, None, None]:
             named = NAME in parquet.schema_arrow.names
             columns = ["audio.bytes", NAME if named else "audio.path"]
             size = files.size(archive) or 0
-            for batch in parquet.iter_batches(batch_size=ROWS, columns=columns):
+            for batch in parquet.iter_batches(batch_size=ROWS, columns=columns, use_threads=False):
                 audio = batch.column("audio")
                 sounds = audio.field("bytes")
                 names = batch.column(NAME) if named else audio.field("path")
@@ -44,8 +43,8 @@ def read_parquet(archive: str, gate: Gate) -> Generator[Member, None, None]:
                     if (member := sound_of(name, sound, named, stem, gate)) is not None:
                         gate.weigh(gate.bytes, size)
                         yield member
-        except (pa.ArrowException, OSError) as error:
-            raise gate.broken(f"it is no Parquet that can be read ({str(error)[:120]})") from None
+    except (pa.ArrowException, OSError) as error:
+        raise gate.broken(f"it is no Parquet that can be read ({str(error)[:120]})") from None
 
 
 def audio_type(schema: pa.Schema) -> pa.DataType | None:

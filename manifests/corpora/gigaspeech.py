@@ -35,12 +35,12 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from manifests import files
 from manifests.clips import AudioRef, Clip, Refuse
 from manifests.errors import UserError
 from manifests.json_list import stream_list
+from manifests.tables import open_parquet
 
 SUBSETS = ("xs", "s", "m", "l", "xl")
 GARBAGE = frozenset({"<SIL>", "<MUSIC>", "<NOISE>", "<OTHER>"})
@@ -231,12 +231,11 @@ def read_parquet(root: str, tables: list[str], refuse: Refuse) -> Iterator[Clip]
 
 def stream_rows(path: str) -> Iterator[tuple[str | None, ...]]:
     """Yield segment_id, speaker and text of every row; the audio, which is most of the file, is not read."""
-    with files.open_read(path) as file:
-        try:
-            parquet = pq.ParquetFile(file)
+    try:
+        with open_parquet(path) as parquet:
             if lost := [name for name in PARQUET if name not in parquet.schema_arrow.names]:
                 raise UserError(f"{path} has no column {lost[0]!r}; GigaSpeech has {', '.join(PARQUET)}")
-            for batch in parquet.iter_batches(columns=list(PARQUET)):
+            for batch in parquet.iter_batches(columns=list(PARQUET), use_threads=False):
                 yield from zip(*(batch.column(name).to_pylist() for name in PARQUET), strict=True)
-        except pa.ArrowException as error:
-            raise UserError(f"{path} is not a whole Parquet file ({error}); fetch it anew") from None
+    except pa.ArrowException as error:
+        raise UserError(f"{path} is not a whole Parquet file ({error}); fetch it anew") from None

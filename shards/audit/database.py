@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.fs
 
 from manifests import Recipe, files
 from manifests.tables import read_table
@@ -141,13 +142,17 @@ def quoted(text: str) -> str:
 
 
 def samples(dataset: Dataset) -> Any:
-    """Return the index of all splits as a table that is read when it is asked."""
+    """Return the index of all splits: on this machine, a table that is read when it is asked; elsewhere, read now.
+
+    Arrow scans a dataset in threads, and none of them may hold a file of Python's: see `open_parquet`.
+    """
     places = [files.join(dataset.url, source.index.path) for source in dataset.manifest.sources]
+    if not files.is_local(dataset.url):
+        return pa.concat_tables([SCHEMA.empty_table(), *(read_table(place, FORMAT) for place in places)])
     for place in places:
         read_table(place, FORMAT, [])
-    opened = [files.filesystem(place) for place in places]
-    system = opened[0][0] if opened else None
-    return pyarrow.dataset.dataset([path for _, path in opened], schema=SCHEMA, format="parquet", filesystem=system)
+    system = pyarrow.fs.LocalFileSystem()
+    return pyarrow.dataset.dataset(list(map(files.local, places)), schema=SCHEMA, format="parquet", filesystem=system)
 
 
 def refusals(dataset: Dataset) -> pa.Table:

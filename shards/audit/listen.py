@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from manifests import Recipe, draw, files
+from manifests.tables import open_parquet
 from shards.audio import PCM, REASONS, Refused, pcm_md5, read_flac, to_mp3
 from shards.audit.digits import neat, shown
 from shards.audit.mixture import ordered
@@ -159,11 +159,11 @@ def hear(dataset: Dataset, task: str, corpus: str, split: str, place: int, longe
 
 def index_row(dataset: Dataset, corpus: str, split: str, place: int) -> dict[str, Any]:
     """Return one row of the index of a split; only the row group that holds it is read."""
-    with files.open_read(files.join(dataset.url, dataset.source(corpus, split).index.path)) as file:
-        parquet = pq.ParquetFile(file)
+    with open_parquet(files.join(dataset.url, dataset.source(corpus, split).index.path)) as parquet:
         for group in range(parquet.num_row_groups):
             if place < parquet.metadata.row_group(group).num_rows:
-                row: dict[str, Any] = parquet.read_row_group(group, COLUMNS).slice(place, 1).to_pylist()[0]
+                rows = parquet.read_row_group(group, COLUMNS, use_threads=False)
+                row: dict[str, Any] = rows.slice(place, 1).to_pylist()[0]
                 return row
             place -= parquet.metadata.row_group(group).num_rows
     raise AssertionError(place)
