@@ -35,20 +35,19 @@ def read_rows(
     header = next(tell(reader, label, refuse), [])
     if header != list(columns):
         raise UserError(f"{path}: the columns are {header}, but the published are {list(columns)}")
+    width = len(columns)
     for row in tell(reader, label, refuse):
-        place = f"{label}:{reader.line_num}"
-        if len(row) == len(columns):
-            yield place, dict(zip(columns, row, strict=True))
+        if len(row) == width:
+            yield f"{label}:{reader.line_num}", dict(zip(columns, row))  # noqa: B905
         elif row:
-            refuse("malformed_row", place, f"{','.join(row)[:80]!r} is not {','.join(columns)}")
+            refuse("malformed_row", f"{label}:{reader.line_num}", f"{','.join(row)[:80]!r} is not {','.join(columns)}")
 
 
 def tell(reader: Any, label: str, refuse: Refuse) -> Iterator[list[str]]:
     """Yield the rows of `reader`; what it cannot read is refused, and the next line is tried."""
     while True:
         try:
-            yield next(reader)
-        except StopIteration:
+            yield from reader
             return
         except csv.Error as error:  # a quote that never ends runs into the limit on one value
             refuse("malformed_row", f"{label}:{reader.line_num}", str(error))

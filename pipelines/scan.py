@@ -208,12 +208,13 @@ def look(raw: str, clip: Clip, seen: dict[str, Measure | None], trusted: Trusted
         ref = audio[0]
         if ref.seconds is None and not ref.start and not ref.speech:
             # A whole file is one clip's alone: to remember it would cost a fifth of the time, and memory.
-            found = measure(f"{raw}/{ref.path}")
+            found = files.read_head(url := f"{raw}/{ref.path}", HEAD)
             if found is None:
                 return absent(clip)
-            size, seconds, stamp = found
+            head, size, stamp = found
+            seconds = round(probe(url, size, head), 6)
             verified = bool(trusted) and trusted.get(ref.path) == (size, stamp)
-            return Scanned(clip=clip, bytes=size, seconds=round(seconds, 6), stamp=stamp, verified=verified)
+            return Scanned(clip=clip, bytes=size, seconds=seconds, stamp=stamp, verified=verified)
     paths = list(dict.fromkeys(ref.path for ref in clip.audio if not ref.speech))
     for path in paths:
         if path not in seen:

@@ -21,7 +21,7 @@ from manifests import AudioRef, UserError, files
 from shards import containers, dr_flac
 from shards.containers import Container
 from shards.endings import ending, ogg_damage
-from shards.flac import RATE, flac_info
+from shards.flac import RATE, flac_info, flac_length
 from shards.refusals import MAX_CHANNELS as MAX_CHANNELS
 from shards.refusals import MAX_RATE, MAX_SECONDS, MIN_RATE
 from shards.refusals import REASONS as REASONS
@@ -214,9 +214,9 @@ def probe(url: str, size: int, head: bytes = b"") -> float:
 
     `head` are its first bytes, if known: a FLAC says it there, and libsndfile, many times slower, need not be asked.
     """
-    if (info := flac_info(head)) is not None:
-        fits = MIN_RATE <= info.rate <= MAX_RATE and info.samples <= MAX_SECONDS * info.rate
-        return info.samples / info.rate if fits else 0.0
+    if (length := flac_length(head)) is not None:
+        rate, samples = length
+        return samples / rate if MIN_RATE <= rate <= MAX_RATE and samples <= MAX_SECONDS * rate else 0.0
     try:
         with files.open_read(url) as file, open_sound(file, url, size) as sound:
             return (sound.length or 0) / sound.rate

@@ -21,16 +21,24 @@ class StreamInfo(msgspec.Struct, frozen=True):
     md5: str
 
 
-def flac_info(data: bytes) -> StreamInfo | None:
-    """Return the header of `data` if it is a FLAC file, else None."""
+def flac_length(data: bytes) -> tuple[int, int] | None:
+    """Return the rate and the samples that `data` claims if it is the beginning of a FLAC file, else None."""
     if len(data) < HEAD or data[:4] != b"fLaC" or data[4] & 0x7F != 0:
         return None
     packed = int.from_bytes(data[18:26], "big")
+    return packed >> 44, packed & (1 << 36) - 1
+
+
+def flac_info(data: bytes) -> StreamInfo | None:
+    """Return the header of `data` if it is a FLAC file, else None."""
+    if (length := flac_length(data)) is None:
+        return None
+    packed = int.from_bytes(data[18:26], "big")
     return StreamInfo(
-        rate=packed >> 44,
+        rate=length[0],
         channels=(packed >> 41 & 7) + 1,
         bits=(packed >> 36 & 31) + 1,
-        samples=packed & (1 << 36) - 1,
+        samples=length[1],
         md5=data[26:42].hex(),
     )
 

@@ -58,8 +58,9 @@ def read_captions(path: str, label: str, refuse: Refuse) -> dict[tuple[str, int]
     """Map (youtube_id, start second) to its captions, in the order of the file."""
     captions: dict[tuple[str, int], list[str]] = {}
     for place, row in read_rows(path, label, COLUMNS, refuse):
-        if not row["youtube_id"] or not SECOND.fullmatch(row["start_time"]):
+        _, video, start, caption = row.values()
+        if not video or not SECOND.fullmatch(start):
             refuse("malformed_row", place, f"{','.join(row.values())[:80]!r} is not {','.join(COLUMNS)}")
             continue
-        captions.setdefault((row["youtube_id"], int(row["start_time"])), []).append(row["caption"])
+        captions.setdefault((video, int(start)), []).append(caption)
     return captions
