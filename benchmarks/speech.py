@@ -80,7 +80,7 @@ def trust_corpus(root: Path) -> None:
     """Leave behind what fetch does that has checked and unpacked the archive of the corpus."""
     from manifests import files, load_corpus
     from pipelines.items import Outcome, items_of, outcome_path, write_outcome
-    from pipelines.unpack import SCHEMA
+    from pipelines.unpacking.unpack import SCHEMA
 
     (item,) = items_of(load_corpus("librispeech"), ("train-clean-100",))
     base = root / "raw" / "librispeech"

@@ -83,11 +83,11 @@ def size(url: str | Path) -> int | None:
     """Bytes of the file at `url`, None if there is none."""
     try:
         if is_local(url):
-            return os.path.getsize(local(url)) if os.path.isfile(local(url)) else None
+            return about.st_size if stat.S_ISREG((about := os.stat(local(url))).st_mode) else None
         fs, path = filesystem(url)
         info = fs.info(path)
         return int(info["size"]) if info["type"] == "file" else None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

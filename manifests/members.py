@@ -1,6 +1,6 @@
 """Members: the files in tars that are not unpacked: where they are, by path, and their bytes.
 
-Beside ``X.tar`` lies its index ``X.tar.parquet``, which pipelines/stream_archive.py writes last.
+Beside ``X.tar`` lies its index ``X.tar.parquet``, which pipelines/unpacking/stream_archive.py writes last.
 """
 
 from __future__ import annotations

@@ -13,9 +13,17 @@ TAG = re.compile(r"<[A-Z]+>")
 """What GigaSpeech writes for punctuation: ``FOUR O'CLOCK <COMMA> SAID WILLIAMS <PERIOD>``."""
 
 
-def spoken(sign: str) -> bool:
-    """Whether a character belongs to a word; the marks on a letter do, as in Hindi."""
-    return sign.isalnum() or sign == "'" or unicodedata.category(sign)[0] == "M"
+class Signs(dict[int, str]):
+    """Maps a character to itself if it belongs to a word, else to a space; the marks on a letter do, as in Hindi."""
+
+    def __missing__(self, point: int) -> str:
+        sign = chr(point)
+        belongs = sign.isalnum() or sign == "'" or unicodedata.category(sign)[0] == "M"
+        self[point] = sign if belongs else " "
+        return self[point]
+
+
+SIGNS = Signs()
 
 
 def sentence_case(text: str) -> str:
@@ -26,8 +34,8 @@ def sentence_case(text: str) -> str:
     text = TAG.sub(" ", text)
     # Lower case can undo the composition of a letter with its marks, hence the second time.
     text = unicodedata.normalize("NFC", text).replace("\u2019", "'").lower()
-    text = "".join(sign if spoken(sign) else " " for sign in unicodedata.normalize("NFC", text))
-    joined = " ".join(word for word in text.split() if any(sign.isalnum() for sign in word))
+    words = unicodedata.normalize("NFC", text).translate(SIGNS).split()
+    joined = " ".join(word for word in words if word.isalnum() or any(sign.isalnum() for sign in word))
     # A letter whose capital is two, like the German sharp s, stays as it is.
     first = joined[:1].upper() if len(joined[:1].upper()) == 1 else joined[:1]
     return unicodedata.normalize("NFC", first + joined[1:])

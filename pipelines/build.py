@@ -87,7 +87,7 @@ def build(
             mine.append(commit)
             watch("pack", len(commits), len(tasks))
             allow.spend(commit)
-        manifest = finish(plan, out, tasks, commits, kept, executor, watch)
+        manifest = finish(plan, out, tasks, commits)
         remember(out, root)
     files.remove_attempts(out)
     return Built(

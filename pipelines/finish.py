@@ -1,4 +1,4 @@
-"""Finish: gather the commits of a build into indexes, read every shard back, write README.md and then dataset.json."""
+"""Finish: gather the commits of a build into indexes, write README.md and then dataset.json."""
 
 from __future__ import annotations
 
@@ -10,24 +10,14 @@ import pyarrow as pa
 
 from manifests import files, load_corpus
 from manifests.tables import write_table, write_tables
-from pipelines.executor import Executor, Watch
 from pipelines.layout import Plan, ShardTask, SourcePlan
 from pipelines.pack import Commit, read_commit
-from pipelines.verify import ReadTask, read_back
 from shards.card import card
 from shards.index import FORMAT, QUARANTINE, SCHEMA, Manifest, Source, digest_of, proof
 
 
-def finish(
-    plan: Plan,
-    out: str,
-    tasks: list[ShardTask],
-    commits: dict[str, Commit],
-    kept: set[str],
-    executor: Executor,
-    watch: Watch,
-) -> Manifest:
-    """Gather the commits into indexes, read back every shard that is not `kept`, write README.md and dataset.json."""
+def finish(plan: Plan, out: str, tasks: list[ShardTask], commits: dict[str, Commit]) -> Manifest:
+    """Gather the commits into indexes, write README.md and dataset.json."""
     sources = []
     for source in plan.sources:
         mine = sorted((t for t in tasks if (t.corpus, t.split) == (source.corpus, source.split)), key=lambda t: t.path)
@@ -41,14 +31,6 @@ def finish(
         sources=tuple(sources),
         tools=plan.tools,
     )
-    written = [shard for source in manifest.sources for shard in source.shards if shard.path not in kept]
-    checks = [ReadTask(dataset=files.absolute(out), shard=shard) for shard in written]
-    problems: list[str] = []
-    for done, (_, problem) in enumerate(executor.run(read_back, checks), start=1):
-        problems += [problem] if problem else []
-        watch("verify", done, len(checks))
-    if problems:
-        raise RuntimeError(f"what was written does not read back: {'; '.join(problems[:5])}")
     files.write_whole(files.join(out, "README.md"), card(manifest).encode())
     files.write_whole(
         files.join(out, "dataset.json"), msgspec.json.format(msgspec.json.encode(manifest, order="sorted"))

@@ -155,7 +155,7 @@ def finished(root: str, item: Item, outcome: Outcome | None, unpack: bool = True
     published = item.sha256 in ("", outcome.sha256) and item.bytes in (0, outcome.bytes)
     there = files.size(files.join(root, item.path)) == outcome.bytes
     if outcome.streamed:
-        from pipelines.stream_archive import is_streamed
+        from pipelines.unpacking.stream_archive import is_streamed
 
         return published and is_streamed(files.local(files.join(root, item.path)))
     return published and (there or (outcome.removed and os.path.isdir(files.local(files.join(root, item.into)))))

@@ -1,4 +1,4 @@
-"""Pack: bring the clips of one shard to the stored form, attach their instructions, write the shard, commit it.
+"""Pack: bring the clips of one shard to the stored form, write it with their instructions, read it back, commit it.
 
 A shard is committed by one small Parquet file that holds its index rows, what was refused, and the digest of the tar.
 Tasks may run twice, even at once: the same clips give the same bytes, and both files appear whole or not at all.
@@ -114,6 +114,8 @@ def pack(task: ShardTask) -> Commit:
     packed = len(writer.rows)
     if not packed:
         files.remove(files.join(task.dataset, task.path))
+    else:
+        writer.read_back(files.join(task.dataset, task.path))
     commit = Commit(
         frozen=task.frozen,
         found=len(clips),

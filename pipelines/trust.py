@@ -8,7 +8,7 @@ from manifests import files, mounts
 from manifests.corpus import load_corpus
 from manifests.tables import read_table
 from pipelines.items import items_of, outcome_path, read_outcome
-from pipelines.unpack import RECORD
+from pipelines.unpacking.unpack import RECORD
 
 Trusted = dict[str, tuple[int, int]]
 """Path, relative to the folder of the corpus, to the bytes and the time of change that unpacking left it with."""

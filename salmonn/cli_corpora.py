@@ -72,8 +72,8 @@ def fetch(
     cookies: Annotated[str, typer.Option(help="A cookies.txt for the videos.")] = "",
 ) -> None:
     """Fetch corpora as published: resumed, digests checked, unpacked. Run it again for what is left to do."""
-    from pipelines.fetch_commands import Extras
-    from pipelines.fetch_commands import fetch as run
+    from pipelines.fetching.commands import Extras
+    from pipelines.fetching.commands import fetch as run
 
     extras = Extras(from_dir=from_dir, copy=copy, videos=videos, audio_dir=audio_dir, cookies=cookies)
     run(
@@ -103,7 +103,7 @@ def unpack(
     into: Annotated[str, typer.Option(help="The folder to fill; by default the one in which each archive lies.")] = "",
 ) -> None:
     """Unpack archives, all or nothing, under checked names; audio inside Parquet becomes a file a row."""
-    from pipelines.unpack_commands import unpack as run
+    from pipelines.unpacking.commands import unpack as run
 
     run(archives, into)
 
@@ -116,7 +116,7 @@ def status(
     root: Root = "data",
 ) -> None:
     """Show of every split what is fetched, verified, unpacked and missing, why, and what comes next."""
-    from pipelines.status import status as run
+    from pipelines.fetching.status import status as run
 
     run(sources or [], root)
 

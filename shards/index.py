@@ -15,7 +15,7 @@ from manifests.errors import UserError, nearest
 from manifests.tables import read_table
 from shards.quality import Quality
 
-FORMAT = "salmonn-dataset-2"
+FORMAT = "salmonn-dataset-3"
 
 TEXT = pa.string()
 TEXTS = pa.list_(pa.field("item", TEXT, nullable=False))
@@ -56,10 +56,8 @@ SCHEMA = pa.schema(
         # Of the audio as stored, measured when it was packed; NaN where it cannot be said (shards/quality.py).
         *(field(name, QUALITY[kind]) for name, kind in Quality.__annotations__.items()),
         field("pcm_md5", TEXT),
-        field("flac_sha256", TEXT),
         field("flac_crc32", pa.uint32()),
         field("json_crc32", pa.uint32()),
-        field("json_sha256", TEXT),
     ],
     metadata={"format": FORMAT},
 )

@@ -106,6 +106,7 @@ class Opened(msgspec.Struct, frozen=True):
 
 def open_source(url: str, ref: AudioRef, stack: contextlib.ExitStack) -> Opened:
     """Open the source file of a reference until `stack` ends; Refused if it is gone or empty."""
+    size = None
     try:
         if files.is_local(url) or not is_whole(ref):
             size = files.size(url)
@@ -117,10 +118,11 @@ def open_source(url: str, ref: AudioRef, stack: contextlib.ExitStack) -> Opened:
         file = stack.enter_context(files.open_read(url))
     except FileNotFoundError:
         raise Refused("audio_missing", ref.path) from None
-    size = file.seek(0, os.SEEK_END)
+    if size is None:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
     if not size:
         raise Refused("zero_length", ref.path)
-    file.seek(0)
     return Opened(file, size)
 
 

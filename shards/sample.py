@@ -78,13 +78,28 @@ def member(name: str, content: bytes) -> bytes:
     return member_header(name, len(content)) + content + padding(len(content))
 
 
+def plain_header() -> bytes:
+    """Return the header of an empty tar member without a name; in nothing does it say when or where it was made."""
+    info = tarfile.TarInfo("")
+    info.size, info.mtime, info.mode = 0, 0, 0o644
+    return info.tobuf(format=tarfile.USTAR_FORMAT)
+
+
+PLAIN = plain_header()
+NAME, SIZE, CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)
+"""Where they are in a header (POSIX.1-1988, ustar). The checksum is the sum of all bytes, itself taken for spaces."""
+REST = sum(PLAIN) - sum(PLAIN[SIZE]) - sum(PLAIN[CHECKSUM]) + 8 * ord(" ")
+
+
 def member_header(name: str, length: int) -> bytes:
-    """Return the header of a tar member of `length` bytes. Nothing in it depends on when or where it is made."""
-    info = tarfile.TarInfo(name)
-    info.size, info.mtime, info.mode = length, 0, 0o644
-    header = info.tobuf(format=tarfile.USTAR_FORMAT)
-    assert len(header) == BLOCK, name
-    return header
+    """Return the header of a tar member of `length` bytes, as tarfile makes it, which takes ten times as long."""
+    called, size = name.encode("ascii"), b"%011o\0" % length
+    assert 0 < len(called) <= NAME.stop and len(size) == SIZE.stop - SIZE.start, (name, length)
+    total = b"%06o\0 " % (REST + sum(called) + sum(size))
+    middle = PLAIN[NAME.stop : SIZE.start]
+    return b"".join(
+        (called.ljust(NAME.stop, b"\0"), middle, size, PLAIN[SIZE.stop : CHECKSUM.start], total, PLAIN[CHECKSUM.stop :])
+    )
 
 
 def padding(length: int) -> bytes:

@@ -12,9 +12,13 @@ import msgspec
 import pyarrow as pa
 
 from manifests import files
+from manifests.errors import Failed
 from shards.index import SCHEMA, File
 from shards.render import Stored
 from shards.sample import BLOCK, Sample, member_header, padding, tar_end
+
+READ = 2**18
+"""Bytes read back at a time, into memory that the processor has at hand."""
 
 
 class ShardWriter:
@@ -31,8 +35,14 @@ class ShardWriter:
     def add(self, sample: Sample, stored: Stored, sources: list[str], source_bytes: int) -> None:
         """Append one sample; `sources` are its files in the corpus."""
         text = sample.encode()
-        flac_offset = self.append(f"{sample.key}.flac", stored.flac)
-        json_offset = self.append(f"{sample.key}.json", text)
+        flac, length = stored.flac, len(stored.flac)
+        flac_offset = self.bytes + BLOCK
+        json_offset = flac_offset + length + len(padding(length)) + BLOCK
+        # The audio by itself: joined to the rest, it would be in memory twice, and may have hundreds of megabytes.
+        self.put(member_header(f"{sample.key}.flac", length))
+        self.put(flac)
+        tail = (padding(length), member_header(f"{sample.key}.json", len(text)), text, padding(len(text)))
+        self.put(b"".join(tail))
         same = (
             "key",
             "id",
@@ -52,7 +62,7 @@ class ShardWriter:
             | {
                 "shard": self.path,
                 "flac_offset": flac_offset,
-                "flac_bytes": len(stored.flac),
+                "flac_bytes": length,
                 "json_offset": json_offset,
                 "json_bytes": len(text),
                 "tasks": [instruction.task for instruction in sample.instructions],
@@ -64,20 +74,10 @@ class ShardWriter:
                 "action": stored.action,
                 **msgspec.structs.asdict(stored.quality),
                 "pcm_md5": stored.pcm_md5,
-                "flac_sha256": hashlib.sha256(stored.flac).hexdigest(),
-                "flac_crc32": zlib.crc32(stored.flac),
+                "flac_crc32": zlib.crc32(flac),
                 "json_crc32": zlib.crc32(text),
-                "json_sha256": hashlib.sha256(text).hexdigest(),
             }
         )
-
-    def append(self, name: str, content: bytes) -> int:
-        """Write one member and return where its content begins."""
-        begins = self.bytes + BLOCK
-        # Piece by piece: joined, they would be in memory twice more, and a clip may have hundreds of megabytes.
-        for piece in (member_header(name, len(content)), content, padding(len(content))):
-            self.put(piece)
-        return begins
 
     def put(self, content: bytes) -> None:
         """Write bytes and count them."""
@@ -89,9 +89,44 @@ class ShardWriter:
         """Return the index rows."""
         return pa.Table.from_pylist(self.rows, schema=SCHEMA)
 
+    def read_back(self, url: str) -> None:
+        """Read the shard at `url`, once it is closed, and compare every byte with what was written.
+
+        Failed, and the shard removed, where they differ.
+        """
+        end, held = 0, memoryview(bytearray(READ))
+        with files.open_read(url) as file:
+            for row in self.rows:
+                for kind in ("flac", "json"):
+                    length = row[f"{kind}_bytes"]
+                    before = file.read(BLOCK) == member_header(f"{row['key']}.{kind}", length)
+                    same = before and checksum(file, length, held) == row[f"{kind}_crc32"]
+                    if not same or file.read(-length % BLOCK) != padding(length):
+                        self.disown(url, f"{row['key']}.{kind} at byte {end}")
+                    end += BLOCK + length + len(padding(length))
+            if file.read(self.bytes) != tar_end(end):
+                self.disown(url, f"the end at byte {end}")
+
+    def disown(self, url: str, what: str) -> None:
+        """Remove the shard at `url`; Failed."""
+        files.remove(url)
+        raise Failed(
+            f"{files.redact(url)}: {what} is not what was written; it is removed: "
+            "check the disk and the memory of this machine, then run the command again"
+        )
+
     def proof(self) -> File:
         """Return the shard's size and digest, once it is closed."""
         return File(path=self.path, bytes=self.bytes, sha256=self.sha256.hexdigest())
+
+
+def checksum(file: IO[bytes], length: int, held: memoryview) -> int:
+    """Return the CRC-32 of the next `length` bytes of a file, of fewer where it ends before; `held` holds them."""
+    crc = 0
+    while length and (read := file.readinto(held[:length])):  # type: ignore[attr-defined]
+        crc = zlib.crc32(held[:read], crc)
+        length -= read
+    return crc
 
 
 @contextlib.contextmanager

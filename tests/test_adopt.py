@@ -10,8 +10,8 @@ import pytest
 
 from conftest import digests
 from manifests import UserError, corpus_names, load_corpus
-from pipelines import adopt as room
-from pipelines.adopt import adopt, page
+from pipelines.fetching import adopt as room
+from pipelines.fetching.adopt import adopt, page
 
 
 def state(folder: Path) -> dict[str, tuple]:

@@ -25,13 +25,13 @@ from hypothesis import strategies as st
 
 from fault_server import MODES, FaultServer, Handler
 from manifests import files
-from pipelines import hosts
-from pipelines.download import Breaker, download
-from pipelines.hosts import Forbidden, check, judge, open_url
-from pipelines.line import Line
-from pipelines.part import BLOCK, Busy, Origin, open_part
-from pipelines.sniff import suspect
-from pipelines.wanted import Got, Limits, Unfetched, Wanted
+from pipelines.fetching import hosts
+from pipelines.fetching.download import Breaker, download
+from pipelines.fetching.hosts import Forbidden, check, judge, open_url
+from pipelines.fetching.line import Line
+from pipelines.fetching.part import BLOCK, Busy, Origin, open_part
+from pipelines.fetching.sniff import suspect
+from pipelines.fetching.wanted import Got, Limits, Unfetched, Wanted
 
 NAME = "corpus.tar.gz"
 CONTENT = gzip.compress(random.Random(1).randbytes(200_000), 1)
@@ -180,7 +180,7 @@ def test_a_part_from_before_a_reboot_is_trusted_only_with_a_digest(
         with pytest.raises(Unfetched):
             download(want, msgspec.structs.replace(LIMITS, tries=1))
         with monkeypatch.context() as patch:
-            patch.setattr("pipelines.exchange.boot", lambda: "another run of the system")
+            patch.setattr("pipelines.fetching.exchange.boot", lambda: "another run of the system")
             received[sure] = download(want, LIMITS).received
     assert received == {True: len(CONTENT) - len(CONTENT) * 2 // 3, False: len(CONTENT)}
 
@@ -209,7 +209,7 @@ def test_a_lasting_refusal_is_told_and_not_repeated(tmp_path: Path, status: int,
 def test_retry_after_is_waited_for(server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     clock = SimpleNamespace(monotonic=time.monotonic, monotonic_ns=time.monotonic_ns, sleep=waits.append)
-    monkeypatch.setattr("pipelines.download.time", clock)
+    monkeypatch.setattr("pipelines.fetching.download.time", clock)
     assert isinstance(try_one(server, tmp_path / "wait", "too_many", 1, True), Got)
     assert len(waits) == 1 and waits[0] >= 1.0
 
@@ -267,7 +267,7 @@ def test_a_disk_without_room_is_told_before_a_byte_is_written(
     class Full:
         f_bavail, f_frsize = 10, real.f_frsize
 
-    monkeypatch.setattr("pipelines.exchange.os.statvfs", lambda _: Full)
+    monkeypatch.setattr("pipelines.fetching.exchange.os.statvfs", lambda _: Full)
     with pytest.raises(Unfetched, match="bytes free where") as caught:
         download(wanted(server, tmp_path / "full", "good"), LIMITS)
     assert caught.value.reason == "disk_full" and not caught.value.permanent
@@ -452,7 +452,7 @@ class Killer:
 
     def __init__(self, server: FaultServer) -> None:
         self.server, self.context = server, multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["pipelines.download"])
+        self.context.set_forkserver_preload(["pipelines.fetching.download"])
         self.reached = threading.Event()
         self.byte, self.part = 0, Path()
         MODES["hold"] = self.hold

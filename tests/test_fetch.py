@@ -26,15 +26,15 @@ from conftest import digests
 from fault_server import FaultServer
 from manifests import Clip, Failed, UserError, corpus_names, files, load_corpus
 from manifests.corpus import Corpus
-from pipelines import fetch_commands
-from pipelines.fetch import Lane, Settings, fetch_lane, lanes, left_to_do, link, require_room
-from pipelines.fetch_board import Board, Speed
-from pipelines.fetch_lock import Changed, learn, lock_path, read_lock
+from pipelines.fetching import commands as fetch_commands
+from pipelines.fetching.board import Board, Speed
+from pipelines.fetching.fetch import Lane, Settings, fetch_lane, lanes, left_to_do, link, require_room
+from pipelines.fetching.lock import Changed, learn, lock_path, read_lock
+from pipelines.fetching.status import status, status_of
+from pipelines.fetching.wanted import Limits
 from pipelines.items import Item, Outcome, items_of, mirrored, read_outcome, safe
 from pipelines.scan import raw_folder
-from pipelines.status import status, status_of
 from pipelines.trust import trusted_files
-from pipelines.wanted import Limits
 
 CANARY = "canary-51d0e"
 LIMITS = Limits(allow_private=True, deadline=2.0, connect=0.5, stall=0.4, tries=2, backoff=0.01)
@@ -311,7 +311,7 @@ def test_too_small_a_disk_is_told_before_anything(small: Make, tmp_path: Path, m
         f_bavail, f_frsize = 1, 512
 
     require_room(items, settings(tmp_path / "root"))
-    monkeypatch.setattr("pipelines.fetch.os.statvfs", lambda _: Full)
+    monkeypatch.setattr("pipelines.fetching.fetch.os.statvfs", lambda _: Full)
     with pytest.raises(UserError, match="GB free and at least"):
         require_room(items, settings(tmp_path / "root"))
     assert real and not (tmp_path / "root").exists()
@@ -340,7 +340,7 @@ def test_a_lock_keeps_the_first_and_names_the_second(tmp_path: Path) -> None:
 
 LEARN = """
 import sys
-from pipelines.fetch_lock import learn
+from pipelines.fetching.lock import learn
 for number in range(20):
     learn(sys.argv[1], f"c/{sys.argv[2]}-{number}", "http://host/x", number, f"{number:064x}")
 """
@@ -449,7 +449,7 @@ def test_loopback_must_be_allowed(wikiqa: bytes, tmp_path: Path, cluster: str) -
 def test_an_interrupted_fetch_keeps_what_came(wikiqa: bytes, tmp_path: Path, cluster: str) -> None:
     name = load_corpus("wikiqa").facts.archives[0].url.split("/", 3)[3]
     program = (
-        "import sys; from pipelines.fetch_commands import fetch\n"
+        "import sys; from pipelines.fetching.commands import fetch\n"
         "fetch(['wikiqa'], sys.argv[1], 1, sys.argv[2], mirror=sys.argv[3], allow_private=True)"
     )
     part = tmp_path / "raw/wikiqa/.archives/WikiQACorpus.zip.part"

@@ -25,10 +25,11 @@ from conftest import CLUSTER
 from fault_server import FaultServer
 from manifests import UserError, load_corpus
 from manifests.console import console
-from pipelines import fetch_commands, hub_client
 from pipelines.executor import Executor
-from pipelines.fetch_hub import archives_of, fetch_from_hub, plan_of
-from pipelines.status import status_of
+from pipelines.fetching import commands as fetch_commands
+from pipelines.fetching import hub_client
+from pipelines.fetching.hub_tasks import archives_of, fetch_from_hub, plan_of
+from pipelines.fetching.status import status_of
 from salmonn.cli import app, explain
 from test_hub import CANARY, Hub, small_wavcaps
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from manifests import Clip, UserError, load_corpus
 from manifests.corpora.gigaspeech import SUBSETS
-from pipelines import unpack_commands
+from pipelines.unpacking import commands as unpack_commands
 
 SPLITS = (*SUBSETS, "dev", "test")
 GARBAGE = ("<SIL>", "<MUSIC>", "<NOISE>", "<OTHER>")

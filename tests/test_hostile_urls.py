@@ -21,11 +21,12 @@ import pytest
 
 from fault_server import MODES, FaultServer, Handler
 from manifests import Failed, UserError, load_corpus
-from pipelines import adopt, fetch_commands, hosts, hub_client
-from pipelines.fetch import Settings, fetch_lane, lanes, link
-from pipelines.hub import fetch_hub, plan_hub
+from pipelines.fetching import adopt, hosts, hub_client
+from pipelines.fetching import commands as fetch_commands
+from pipelines.fetching.fetch import Settings, fetch_lane, lanes, link
+from pipelines.fetching.hub import fetch_hub, plan_hub
+from pipelines.fetching.wanted import Limits
 from pipelines.items import items_of, read_outcome
-from pipelines.wanted import Limits
 from test_fetch import TOML
 from test_hub import Hub, small_wavcaps
 

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,8 +31,8 @@ ONE_ROOM = {
     "soxr": {"shards/audio.py"},
     "av": {"shards/containers.py"},
     "miniaudio": {"shards/dr_flac.py"},
-    "urllib3": {"pipelines/exchange.py", "pipelines/hosts.py"},
-    "py7zr": {"pipelines/sevenzip.py"},
+    "urllib3": {"pipelines/fetching/exchange.py", "pipelines/fetching/hosts.py"},
+    "py7zr": {"pipelines/unpacking/sevenzip.py"},
 }
 MODULE_NAME = re.compile(rf"({'|'.join(HOUSE)})(\.\w+)*")
 
@@ -60,7 +61,9 @@ def imported(tree: ast.Module) -> set[str]:
 def test_the_walk_sees_the_whole_house() -> None:
     seen = [path for path, _ in rooms()]
     assert {path.split("/")[0] for path in seen} == set(HOUSE)
-    assert "manifests/corpora/librispeech.py" in seen
+    assert {"manifests/corpora/librispeech.py", "pipelines/fetching/fetch.py", "pipelines/unpacking/unpack.py"} <= set(
+        seen
+    )
     assert "fsspec" in imported(ast.parse((ROOT / "manifests/files.py").read_text()))
 
 
@@ -71,6 +74,25 @@ def test_arrows_run_down_only() -> None:
         allowed = FLOOR_BELOW[home] | {home} | ({"pipelines"} if ROOF.fullmatch(path) else set())
         wrong += [f"{path} -> {name}" for name in imported(tree) if name.split(".")[0] in set(HOUSE) - allowed]
     assert not wrong
+
+
+def test_arrows_run_one_way_within_pipelines() -> None:
+    """A build stands beside what fetches, not on it; what unpacks needs neither."""
+    wrong = []
+    for path, tree in rooms():
+        folder = path.rpartition("/")[0]
+        named = {name for name in imported(tree) if name.split(".")[0] == "pipelines"}
+        if folder == "pipelines":
+            wrong += [f"{path} -> {name}" for name in named if name.startswith("pipelines.fetching")]
+        elif folder == "pipelines/unpacking":
+            wrong += [f"{path} -> {name}" for name in named if not name.startswith("pipelines.unpacking")]
+    assert not wrong
+
+
+def test_every_package_is_installed() -> None:
+    """A folder that pyproject.toml does not list works in the checkout and is missing from the wheel."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted({path.rpartition("/")[0].replace("/", ".") for path, _ in rooms()})
 
 
 @pytest.mark.parametrize("library", ONE_ROOM)

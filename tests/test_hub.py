@@ -18,8 +18,8 @@ import pytest
 
 from conftest import digests
 from manifests import Failed, UserError, load_corpus
-from pipelines import hub_client
-from pipelines.hub import HUB_CORPORA, HubPlan, fetch_hub, hub_status, plan_hub
+from pipelines.fetching import hub_client
+from pipelines.fetching.hub import HUB_CORPORA, HubPlan, fetch_hub, hub_status, plan_hub
 
 CANARY = "hf_CanaryCanaryCanary"
 COMMITS = ("1" * 40, "2" * 40)
@@ -323,7 +323,7 @@ def test_the_token_of_a_login_is_not_used(hub: Hub, tmp_path: Path) -> None:
     home.mkdir()
     (home / "token").write_text(CANARY)
     program = (
-        "import sys; from pipelines.hub import *; plan = plan_hub('wavcaps', ('soundbible',), sys.argv[1]);"
+        "import sys; from pipelines.fetching.hub import *; plan = plan_hub('wavcaps', ('soundbible',), sys.argv[1]);"
         "print(len(fetch_hub(plan, sys.argv[1])))"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}

@@ -33,12 +33,12 @@ from manifests.tables import read_table, write_table
 from pipelines import items
 from pipelines.build import build
 from pipelines.executor import Executor
-from pipelines.fetch import link
+from pipelines.fetching.fetch import link
 from pipelines.items import Outcome, items_of, outcome_path, write_outcome
 from pipelines.scan import ScanTask, current, manifest_path, raw_folder, scan, seen_path, stale
-from pipelines.stream_archive import can_stream, index_path, is_streamed, stream_archive, tar_path
 from pipelines.trust import trusted_files
-from pipelines.unpack import unpack
+from pipelines.unpacking.stream_archive import can_stream, index_path, is_streamed, stream_archive, tar_path
+from pipelines.unpacking.unpack import unpack
 from shards.quality import UNKNOWN
 from shards.refusals import Refused
 from shards.render import store
@@ -619,7 +619,7 @@ def test_one_process_at_a_time_streams_an_archive(tmp_path: Path) -> None:
 
 STREAM = """
 import sys
-from pipelines.stream_archive import stream_archive
+from pipelines.unpacking.stream_archive import stream_archive
 print("go", flush=True)
 stream_archive(sys.argv[1], record=sys.argv[2])
 """

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from manifests import Clip, Instruction, UserError, files
 from shards import Dataset
-from shards.sample import BLOCK, Sample, Tape, key_of, member, members, tar_end
+from shards.sample import BLOCK, Sample, Tape, key_of, member, member_header, members, tar_end
 
 LAW = re.compile(r"[a-z0-9_-]{1,90}")
 
@@ -106,6 +106,13 @@ def test_tarfile_reads_the_same_names_and_contents_with_nothing_of_when_and_who(
             assert info.isreg()
             assert (info.mtime, info.uid, info.gid, info.uname, info.gname, info.mode) == (0, 0, 0, "", "", 0o644)
             assert not info.pax_headers
+
+
+@given(st.text("abcxyz019_-", min_size=1, max_size=95).map("{}.flac".format), st.integers(0, 8**11 - 1))
+def test_a_header_is_the_one_that_tarfile_makes(name: str, length: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = length, 0o644
+    assert member_header(name, length) == info.tobuf(format=tarfile.USTAR_FORMAT)
 
 
 @given(contents)

@@ -34,9 +34,9 @@ from hypothesis import strategies as st
 
 from manifests import Failed, UserError
 from manifests.tables import read_table
-from pipelines import sevenzip, stage
-from pipelines.archives import Caps
-from pipelines.unpack import RECORD, stream_members, unpack
+from pipelines.unpacking import sevenzip, stage
+from pipelines.unpacking.archives import Caps
+from pipelines.unpacking.unpack import RECORD, stream_members, unpack
 
 SMALL = Caps(bytes=3_000_000, members=200, depth=8)
 """What the hostile ones may come to."""
@@ -570,7 +570,7 @@ def test_what_py7zr_packs_unpacks(tmp_path: Path, name: str) -> None:
         ("import time; time.sleep(60)", r"nothing came out of it for 0\.5 s"),
         ("import os; os.abort()", "its reader broke down"),
         (
-            "import sys; sys.modules['py7zr'] = None; from pipelines.sevenzip import main; main(sys.argv[1])",
+            "import sys; sys.modules['py7zr'] = None; from pipelines.unpacking.sevenzip import main; main(sys.argv[1])",
             "needs py7zr; pip install py7zr",
         ),
     ],
@@ -584,6 +584,18 @@ def test_a_reader_of_7z_that_hangs_or_dies_or_lacks_its_library_is_a_sentence(
     with pytest.raises(UserError, match=told):
         unpack(str(tmp_path / "a.7z"), str(tmp_path / "into"))
     assert os.listdir(tmp_path) == ["a.7z"]
+
+
+def test_the_reader_of_7z_is_found_where_nothing_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the code that travels with a job: the packages lie in some folder, and no site-packages knows them."""
+    room = "pipelines.unpacking.sevenzip"
+    told = "b'E' + struct.pack('>I', len(path)) + path"
+    program = f"import sys, struct; from importlib.util import find_spec; path = find_spec({room!r}).origin.encode()"
+    (tmp_path / "a.7z").write_bytes(seven(("a", b"a")))
+    monkeypatch.setattr(sevenzip, "PROGRAM", ("-S", "-P", "-c", f"{program}; sys.stdout.buffer.write({told})"))
+    with pytest.raises(UserError) as raised:
+        unpack(str(tmp_path / "a.7z"), str(tmp_path / "into"))
+    assert sevenzip.__file__ in str(raised.value)
 
 
 def test_rows_of_a_table_become_files_of_their_kind(tmp_path: Path) -> None:
@@ -742,7 +754,7 @@ def test_a_flipped_byte_anywhere_is_told_or_harmless(place: int, flip: int, kind
 
 KILLED = """
 import os, signal, sys
-from pipelines.unpack import unpack
+from pipelines.unpacking.unpack import unpack
 
 moment, events = int(sys.argv[4]), 0
 

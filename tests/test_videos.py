@@ -25,11 +25,11 @@ from hypothesis import strategies as st
 
 from conftest import digests
 from manifests import UserError, load_corpus
-from pipelines import video_download, videos
+from pipelines.fetching import video_download, videos
+from pipelines.fetching.video_list import Segment, Video, frame_span, list_videos
+from pipelines.fetching.video_status import ABOUT, PERMANENT, TRANSIENT, WORDS, Trouble, classify, tidy
+from pipelines.fetching.videos import VideoOptions, fetch_videos, video_status
 from pipelines.journal import read_journal
-from pipelines.video_list import Segment, Video, frame_span, list_videos
-from pipelines.video_status import ABOUT, PERMANENT, TRANSIENT, WORDS, Trouble, classify, tidy
-from pipelines.videos import VideoOptions, fetch_videos, video_status
 from shards.audio import load_audio
 
 RATE = 44_100

@@ -19,8 +19,8 @@ from urllib3.util import Url, make_headers, parse_url
 
 from manifests.errors import UserError
 from manifests.files import redact
-from pipelines.addresses import judge, literal, resolve
-from pipelines.line import Line
+from pipelines.fetching.addresses import judge, literal, resolve
+from pipelines.fetching.line import Line
 
 HOPS = 10
 """Redirects that are followed."""

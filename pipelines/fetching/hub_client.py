@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from manifests import Failed, UserError, files
-from pipelines.hosts import Forbidden, Unreachable, check, trust, untrusted
+from pipelines.fetching.hosts import Forbidden, Unreachable, check, trust, untrusted
 
 Result = TypeVar("Result")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from manifests import draw, files
-from pipelines.exchange import Exchange
-from pipelines.hosts import Forbidden, Unreachable, host_of
-from pipelines.line import Line
-from pipelines.part import Busy, Part, open_part
-from pipelines.wanted import Got, Limits, Unfetched, Wanted
+from pipelines.fetching.exchange import Exchange
+from pipelines.fetching.hosts import Forbidden, Unreachable, host_of
+from pipelines.fetching.line import Line
+from pipelines.fetching.part import Busy, Part, open_part
+from pipelines.fetching.wanted import Got, Limits, Unfetched, Wanted
 
 
 class Breaker:

@@ -1,6 +1,6 @@
 """Streaming: a packed tar becomes a plain one with an index, which manifests/mounts.py reads without unpacking it.
 
-One pass from front to back, under the law and the caps of pipelines/archives.py. FLAC does not compress, so the plain
+One pass from front to back, under the law and the caps of archives.py. FLAC does not compress, so the plain
 tar is about as large as the packed one, and any part of it can be read at once.
 """
 
@@ -24,10 +24,10 @@ from manifests.errors import Failed, UserError
 from manifests.members import INDEX, SCHEMA
 from manifests.mounts import ARCHIVES
 from manifests.tables import write_table
-from pipelines import unpack
-from pipelines.archives import CAPS, Caps, Gate
-from pipelines.tars import Flow, members
-from pipelines.unpack import TARS, Unpacked
+from pipelines.unpacking import unpack
+from pipelines.unpacking.archives import CAPS, Caps, Gate
+from pipelines.unpacking.tars import Flow, members
+from pipelines.unpacking.unpack import TARS, Unpacked
 
 PACKED = re.compile(r"(\.tar)?\.(gz|bz2|xz)$|\.(tgz|tbz2?|txz|tar)$")
 """What is not in the name of the plain tar."""
@@ -139,7 +139,7 @@ def stream_archive(archive: str, *, inner: str = "", caps: Caps = CAPS, record: 
 
     Its files can then be read below ``archive://FOLDER/inner``, as if they had been unpacked to FOLDER/inner. All or
     nothing: the index comes after the tar, then the record, and the packed one goes last; stopped before, the same call
-    begins anew. `record` is as of pipelines.unpack. UserError if the archive is damaged, hostile, beyond `caps`, no
+    begins anew. `record` is as of unpack.py. UserError if the archive is damaged, hostile, beyond `caps`, no
     tar, or if the disk is full; Failed if another process has it in hand.
     """
     if not can_stream(archive):

@@ -15,7 +15,7 @@ from collections.abc import Generator
 from typing import IO
 
 from manifests import files
-from pipelines.archives import CHUNK, EMPTY, Decompressor, Gate, Inflate, Member
+from pipelines.unpacking.archives import CHUNK, EMPTY, Decompressor, Gate, Inflate, Member
 
 BLOCK = 512
 ZEROS = bytes(BLOCK)

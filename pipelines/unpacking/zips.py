@@ -18,7 +18,7 @@ from typing import IO
 import msgspec
 
 from manifests import files
-from pipelines.archives import CHUNK, Decompressor, Gate, Inflate, Member
+from pipelines.unpacking.archives import CHUNK, Decompressor, Gate, Inflate, Member
 
 END, END64, FIND64, ENTRY, LOCAL = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\1\2", b"PK\3\4"
 SPLIT = b"PK\7\x08"

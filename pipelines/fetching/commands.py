@@ -10,19 +10,19 @@ import msgspec
 from manifests import Corpus, Failed, UserError, files, load_corpus
 from manifests.console import Bars, console, hours, size
 from manifests.corpus import parse_source
-from pipelines.adopt import adopt, page
 from pipelines.commands import readable
 from pipelines.executor import Executor
-from pipelines.fetch import PARALLEL, Settings, lanes, left_to_do, link, workers_for
-from pipelines.fetch import fetch as run_fetch
-from pipelines.fetch_board import Board
-from pipelines.fetch_hub import fetch_from_hub
-from pipelines.fetch_plan import Wishes, amount, show_plan
-from pipelines.hub import HUB_CORPORA
+from pipelines.fetching.adopt import adopt, page
+from pipelines.fetching.board import Board
+from pipelines.fetching.fetch import PARALLEL, Settings, lanes, left_to_do, link, workers_for
+from pipelines.fetching.fetch import fetch as run_fetch
+from pipelines.fetching.hub import HUB_CORPORA
+from pipelines.fetching.hub_tasks import fetch_from_hub
+from pipelines.fetching.plan import Wishes, amount, show_plan
+from pipelines.fetching.video_status import ABOUT, TRANSIENT
+from pipelines.fetching.videos import VIDEO_CORPORA, VideoOptions, fetch_videos, list_videos
+from pipelines.fetching.wanted import Limits
 from pipelines.items import Item, finished, hopeless, items_of, read_outcome
-from pipelines.video_status import ABOUT, TRANSIENT
-from pipelines.videos import VIDEO_CORPORA, VideoOptions, fetch_videos, list_videos
-from pipelines.wanted import Limits
 
 
 class Extras(msgspec.Struct, frozen=True, kw_only=True):

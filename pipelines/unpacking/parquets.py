@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from manifests import files
 from manifests.tables import open_parquet
-from pipelines.archives import Gate, Member
+from pipelines.unpacking.archives import Gate, Member
 
 MAGIC = b"PAR1"
 ROWS = 16

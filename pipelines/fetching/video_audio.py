@@ -7,7 +7,7 @@ import os
 import wave
 
 from manifests import AudioRef, UserError, files
-from pipelines.video_list import Segment, Video
+from pipelines.fetching.video_list import Segment, Video
 from shards.audio import PCM, Refused, decode, encode, probe, to_pcm
 from shards.flac import RATE
 

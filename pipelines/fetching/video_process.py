@@ -1,4 +1,4 @@
-"""The parent's end of pipelines/video_download.py: a process that fetches videos, killed when one takes too long."""
+"""The parent's end of video_download.py: a process that fetches videos, killed when one takes too long."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import msgspec
 
 from manifests import files
 from manifests.waiting import readable
-from pipelines import video_download
-from pipelines.video_status import Trouble
+from pipelines.fetching import video_download
+from pipelines.fetching.video_status import Trouble
 
 SITE = "https://www.youtube.com/"
 

@@ -23,7 +23,7 @@ import msgspec
 from manifests import files
 from manifests.errors import UserError
 from manifests.waiting import readable
-from pipelines.archives import EMPTY, Gate, Member
+from pipelines.unpacking.archives import EMPTY, Gate, Member
 
 MAGIC = b"7z\xbc\xaf'\x1c"
 MEMORY = 2 << 30
@@ -31,7 +31,7 @@ MEMORY = 2 << 30
 FRAME = 1 << 18
 STALLED = 120.0
 """Seconds without a frame until the archive is given up."""
-PROGRAM = ("-P", "-m", "pipelines.sevenzip")
+PROGRAM = ("-P", "-m", "pipelines.unpacking.sevenzip")
 
 
 class Listed(msgspec.Struct, frozen=True, array_like=True):
@@ -90,7 +90,7 @@ class Child:
         self.gate, self.member, self.hand = gate, "", EMPTY
         command = [sys.executable, *PROGRAM, files.absolute(archive)]
         # It finds this package wherever it starts; py7zr looks for links below the current folder, hence the root.
-        home = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        home = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
         where: Any = {"cwd": "/", "env": os.environ | {"PYTHONPATH": home}}
         pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "bufsize": 0}
         self.process = subprocess.Popen(command, **where, **pipes)

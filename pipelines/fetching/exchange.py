@@ -10,11 +10,11 @@ import time
 
 import urllib3
 
-from pipelines.hosts import Target, Unreachable, explain, open_url
-from pipelines.line import Line
-from pipelines.part import BLOCK, Origin, Part, boot
-from pipelines.sniff import HEAD, encoded_twice, suspect, suspect_headers
-from pipelines.wanted import Limits, Unfetched, Wanted
+from pipelines.fetching.hosts import Target, Unreachable, explain, open_url
+from pipelines.fetching.line import Line
+from pipelines.fetching.part import BLOCK, Origin, Part, boot
+from pipelines.fetching.sniff import HEAD, encoded_twice, suspect, suspect_headers
+from pipelines.fetching.wanted import Limits, Unfetched, Wanted
 
 PASSING = (408, 409, 421, 423, 425, 429)
 """Beside 5xx, the statuses that a later try may not meet."""

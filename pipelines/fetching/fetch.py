@@ -14,13 +14,13 @@ from typing import Literal
 import msgspec
 
 from manifests import Corpus, Failed, UserError, files
-from pipelines.download import Breaker, download
 from pipelines.executor import Executor
-from pipelines.fetch_lock import Changed, Locked, changed, learn, read_lock
-from pipelines.hosts import host_of
+from pipelines.fetching.download import Breaker, download
+from pipelines.fetching.hosts import host_of
+from pipelines.fetching.lock import Changed, Locked, changed, learn, read_lock
+from pipelines.fetching.part import BLOCK
+from pipelines.fetching.wanted import Got, Limits, Unfetched, Wanted
 from pipelines.items import Item, Outcome, finished, hopeless, outcome_path, read_outcome, safe, write_outcome
-from pipelines.part import BLOCK
-from pipelines.wanted import Got, Limits, Unfetched, Wanted
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_ROOM = "the disk is full; nothing is lost, make room and run the command again"
@@ -242,8 +242,8 @@ def found(place: str, item: Item, locked: Locked | None) -> Got | None:
 
 def unpacked(item: Item, settings: Settings, outcome: Outcome) -> Outcome:
     """Return the outcome of an archive whose content is in place; Unfetched if it cannot be unpacked."""
-    from pipelines.stream_archive import can_stream, stream_archive
-    from pipelines.unpack import unpack
+    from pipelines.unpacking.stream_archive import can_stream, stream_archive
+    from pipelines.unpacking.unpack import unpack
 
     archive, into = files.join(settings.root, item.path), files.join(settings.root, item.into)
     record = outcome_path(settings.root, item).removesuffix(".json") + ".unpacked.parquet"
@@ -267,7 +267,7 @@ def unpacked(item: Item, settings: Settings, outcome: Outcome) -> Outcome:
 
 def link(corpus: Corpus, root: str) -> list[str]:
     """Link folders of other corpora that a corpus reads into its own; return the corpora that are not there yet."""
-    from pipelines.stream_archive import share_streamed
+    from pipelines.unpacking.stream_archive import share_streamed
 
     missing = []
     for place, source in corpus.facts.links.items():

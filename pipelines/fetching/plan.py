@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from manifests import Failed, UserError, files
 from manifests.console import console, size, table
-from pipelines.fetch import Settings, room
-from pipelines.fetch_board import told
-from pipelines.fetch_hub import plan_of
-from pipelines.hub import HUB_CORPORA, is_there
+from pipelines.fetching.board import told
+from pipelines.fetching.fetch import Settings, room
+from pipelines.fetching.hub import HUB_CORPORA, is_there
+from pipelines.fetching.hub_tasks import plan_of
 from pipelines.items import Item, finished, read_outcome
 
 Wishes = dict[str, tuple[str, ...]]

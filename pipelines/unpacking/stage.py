@@ -21,7 +21,7 @@ from pathlib import Path
 
 from manifests.errors import Failed, UserError
 from manifests.files import sync_folder
-from pipelines.archives import Member
+from pipelines.unpacking.archives import Member
 
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 A_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -1,4 +1,4 @@
-"""The downloader: a program of its own that fetches videos with yt-dlp, one a line. pipelines/videos.py runs it.
+"""The downloader: a program of its own that fetches videos with yt-dlp, one a line. video_process.py runs it.
 
 A download that hangs cannot be ended from within its process: a server may send a byte a second for hours, and yt-dlp
 looks up only when a block is full. So this program can be killed at any time, and it dies with who started it.
@@ -88,7 +88,7 @@ def download(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def tell(error: BaseException) -> dict[str, Any]:
-    """Return an error and what caused it as a record: pipelines/video_status.py has a type for it."""
+    """Return an error and what caused it as a record: video_status.py has a type for it."""
     chain: list[BaseException] = []
     waiting: list[Any] = [error]
     while waiting:

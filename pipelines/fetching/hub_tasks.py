@@ -11,7 +11,7 @@ import msgspec
 from manifests import Failed, UserError, files
 from manifests.corpus import ARCHIVES
 from pipelines.executor import Executor, Watch
-from pipelines.hub import (
+from pipelines.fetching.hub import (
     HUB_CORPORA,
     PART,
     HubFile,
@@ -149,7 +149,7 @@ def fetch_one(task: HubTask) -> bool | str:
 
 def unpack_one(task: HubArchive) -> str:
     """Unpack one archive beside itself; return why that failed, or nothing."""
-    from pipelines.unpack import unpack
+    from pipelines.unpacking.unpack import unpack
 
     try:
         unpack(task.archive, os.path.dirname(task.archive), record=task.record)

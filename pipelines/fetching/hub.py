@@ -17,7 +17,7 @@ import msgspec
 from manifests import Failed, UserError, files, load_corpus
 from manifests.corpora.gigaspeech import SUBSETS
 from manifests.corpora.wavcaps import SOURCES
-from pipelines.hub_client import download, endpoint, hub, patiently
+from pipelines.fetching.hub_client import download, endpoint, hub, patiently
 from pipelines.scan import disk_folder
 
 BLOCK = 1 << 20

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from manifests import files
 from manifests.console import EVERY, console, hours, size, table
+from pipelines.fetching.part import read_origin
 from pipelines.items import Item, Outcome, outcome_path, read_outcome
-from pipelines.part import read_origin
 
 TICK = 0.5
 """Seconds between two looks at the disk."""

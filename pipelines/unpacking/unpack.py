@@ -1,7 +1,7 @@
 """Unpacking: an archive becomes files in a folder, all of them or none, under names that were checked.
 
 What an archive is, is told by its first bytes and not by its name: tar, alone or in gzip, bzip2 or xz; zip, whole or in
-parts; 7z; and Parquet with a column of audio. The law of names and the caps stand in pipelines/archives.py.
+parts; 7z; and Parquet with a column of audio. The law of names and the caps stand in archives.py.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import pyarrow as pa
 from manifests import files
 from manifests.errors import UserError
 from manifests.tables import write_table
-from pipelines import parquets, sevenzip, tars, zips
-from pipelines.archives import CAPS, Caps, Gate, Member, Reader
-from pipelines.stage import Row, Stage, open_stage
+from pipelines.unpacking import parquets, sevenzip, tars, zips
+from pipelines.unpacking.archives import CAPS, Caps, Gate, Member, Reader
+from pipelines.unpacking.stage import Row, Stage, open_stage
 
 RECORD = "salmonn-unpacked-1"
 """The format of a record."""

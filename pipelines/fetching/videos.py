@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from manifests import Failed, UserError, files
+from pipelines.fetching.video_audio import LARGEST, SLACK, Shelf, cut, find_copies, store, take_copy
+from pipelines.fetching.video_list import VIDEO_CORPORA, Segment, Video, list_videos
+from pipelines.fetching.video_process import SITE, Downloader, Got
+from pipelines.fetching.video_status import NOW, PERMANENT, SLOW_DOWN, classify, tidy
 from pipelines.journal import Entry, Journal, open_journal, read_journal
 from pipelines.scan import disk_folder
-from pipelines.video_audio import LARGEST, SLACK, Shelf, cut, find_copies, store, take_copy
-from pipelines.video_list import VIDEO_CORPORA, Segment, Video, list_videos
-from pipelines.video_process import SITE, Downloader, Got
-from pipelines.video_status import NOW, PERMANENT, SLOW_DOWN, classify, tidy
 from shards.audio import Refused
 from shards.flac import RATE
 

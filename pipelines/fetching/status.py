@@ -10,11 +10,11 @@ from manifests import Corpus, UserError, corpus_names, files, load_corpus
 from manifests.console import console, size, table
 from manifests.corpus import parse_source
 from manifests.tables import FORMAT, read_table
-from pipelines.fetch_hub import is_archive
-from pipelines.hub import HUB_CORPORA, hub_status, planned_files, unpacked_path
+from pipelines.fetching.hub import HUB_CORPORA, hub_status, planned_files, unpacked_path
+from pipelines.fetching.hub_tasks import is_archive
+from pipelines.fetching.videos import VIDEO_CORPORA, video_status
 from pipelines.items import Item, Outcome, finished, hopeless, items_of, read_outcome
 from pipelines.scan import disk_folder, manifest_path, raw_folder
-from pipelines.videos import VIDEO_CORPORA, video_status
 
 LATER = "not fetched yet"
 

@@ -7,7 +7,7 @@ import time
 
 from manifests import files
 from manifests.console import console, size
-from pipelines.unpack import unpack as run
+from pipelines.unpacking.unpack import unpack as run
 
 REASONS = {
     "macos": "that macOS added",
