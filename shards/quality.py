@@ -266,8 +266,8 @@ def bandwidth(pcm: PCM, middle: float) -> float:
     count = min(max(len(pcm) // 8000, 16), 128)
     step = max((len(pcm) - WINDOW) // (count - 1), 1)
     count = min(count, (len(pcm) - WINDOW) // step + 1)
-    (stride,) = pcm.strides
-    views = np.lib.stride_tricks.as_strided(pcm, (count, WINDOW), (step * stride, stride), writeable=False)
+    # A view, and one that numpy holds to the bounds of the samples: as_strided does not, and takes ten times as long.
+    views: PCM = np.ndarray((count, WINDOW), np.int16, np.ascontiguousarray(pcm).data, 0, (2 * step, 2))
     spectra = np.fft.rfft((views - middle) * TAPER).view(np.float64)
     # Real and imaginary parts lie side by side; the last bin, at 8 kHz, belongs to no band.
     bands = (spectra * spectra).sum(axis=0)[:WINDOW].reshape(-1, 2 * BAND).sum(axis=1) / (BAND * count)
