@@ -85,8 +85,7 @@ def size(url: str | Path) -> int | None:
         if is_local(url):
             return about.st_size if stat.S_ISREG((about := os.stat(local(url))).st_mode) else None
         fs, path = filesystem(url)
-        info = fs.info(path)
-        return int(info["size"]) if info["type"] == "file" else None
+        return int(info["size"]) if (info := fs.info(path))["type"] == "file" else None
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -297,4 +296,5 @@ def read_range(url: str | Path, start: int, length: int) -> bytes:
         with open(local(url), "rb", buffering=0) as file:
             return os.pread(file.fileno(), length, start)
     fs, path = filesystem(url)
-    return bytes(fs.cat_file(path, start=start, end=start + length))
+    exactly = {"cache_type": "none"} if fs.protocol == "hf" else {}  # it reads five megabytes ahead otherwise
+    return bytes(fs.cat_file(path, start=start, end=start + length, **exactly))

@@ -30,6 +30,8 @@ AHEAD = 4
 """Items given to Ray ahead of each worker: enough to keep it busy, few enough that stopping is quick."""
 RETRIES = 3
 """How often an item is tried again after its worker process or node died. Commits are idempotent, so this is safe."""
+GRACE = 3.0
+"""Seconds a task has to stop by itself."""
 KNOCK = 10.0
 """Seconds given to a cluster to take a connection."""
 LONGEST_TEMP = 28
@@ -154,9 +156,16 @@ class Executor:
                 item = waiting.pop(done[0])
                 yield item, self.result(done[0])
         finally:
-            for reference in waiting:
+            self.cancel(list(waiting))
+
+    def cancel(self, references: list[Any]) -> None:
+        """Stop tasks: first as Ctrl-C does, so that they remove what they were writing, then by force."""
+        for force in (False, True):
+            for reference in references:
                 with contextlib.suppress(Exception):
-                    ray.cancel(reference, force=True)
+                    self.ray.cancel(reference, force=force)
+            with contextlib.suppress(Exception):
+                _, references = self.ray.wait(references, num_returns=len(references), timeout=GRACE)
 
     def result(self, reference: Any) -> Any:
         """Return what a task returned, or raise what it raised without Ray's wrapping."""

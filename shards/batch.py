@@ -126,27 +126,25 @@ class Assembler:
     def batch(self, step: int, micro: int, draws: list[tuple[int, int, int]]) -> Batch:
         """Read and decode one batch, of (queue, item, epoch) each; damaged samples are left out."""
         self.dealt += len(draws)
-        held: list[tuple[Held, int, int]] = []
-        for queue, item, epoch in draws:
-            of = self.order.queues[queue]
+        rows = [int(self.order.queues[queue].sample[item]) for queue, item, _ in draws]
+        widest = min(max((int(self.reader.columns["samples"][row]) for row in rows), default=0), self.longest)
+        pcm = self.buffers.take(len(draws), widest)
+        examples: list[Example] = []
+        for sample, (queue, item, epoch) in zip(rows, draws, strict=True):
             try:
-                held.append((self.reader.read(int(of.sample[item])), int(of.instruction[item]), epoch))
+                held = self.reader.read(sample)
             except Damaged as error:
                 self.skip(str(error))
-        lengths = np.array([min(one.samples, self.longest) for one, _, _ in held], np.int64)
-        pcm = self.buffers.take(len(held), int(lengths.max(initial=0)))
-        examples: list[Example] = []
-        kept: list[bool] = []
-        for one, instruction, epoch in held:
-            row = len(examples)
-            length = int(lengths[len(kept)])
-            kept.append(self.decode(one, pcm[row], length))
-            if kept[-1]:
-                examples.append(self.example(one, instruction, epoch, pcm[row, :length]))
-        return Batch(
-            step=step, micro=micro, examples=tuple(examples), pcm=pcm[: len(examples)],
-            lengths=lengths[np.array(kept, bool)],
-        )  # fmt: skip
+                continue
+            row = pcm[len(examples)]
+            length = min(held.samples, self.longest)
+            if self.decode(held, row, length):
+                instruction = int(self.order.queues[queue].instruction[item])
+                examples.append(self.example(held, instruction, epoch, row[:length]))
+        lengths = np.array([len(example.pcm) for example in examples], np.int64)
+        if (width := int(lengths.max(initial=0))) < widest:  # the longest was damaged
+            pcm = np.ascontiguousarray(pcm[:, :width])
+        return Batch(step=step, micro=micro, examples=tuple(examples), pcm=pcm[: len(examples)], lengths=lengths)
 
     def decode(self, held: Held, row: NDArray[np.int16], length: int) -> bool:
         """Decode a sample into the first `length` of a row, zeros behind; False if it is damaged."""
@@ -155,7 +153,7 @@ class Assembler:
                 row[length:] = 0
                 return True
             # A clip that is cut, or one that only libsndfile can decode, goes through an array of its own.
-            pcm = read_flac(held.flac, held.where, crc32=held.crc32, frames=held.samples)
+            pcm = read_flac(bytes(held.flac), held.where, crc32=held.crc32, frames=held.samples)
         except Refused as error:
             self.skip(f"{held.where} is damaged ({error})")
             return False

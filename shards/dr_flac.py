@@ -18,7 +18,7 @@ MAX_SAMPLES = 20 * 60 * 16_000
 """Longer clips are not decoded here but block by block, by libsndfile."""
 
 
-def decode(data: bytes, samples: int, out: NDArray[np.int16] | None = None) -> NDArray[np.int16] | None:
+def decode(data: bytes | memoryview, samples: int, out: NDArray[np.int16] | None = None) -> NDArray[np.int16] | None:
     """Return the samples of a mono 16-bit FLAC file, None if there are not `samples` of them or it cannot tell.
 
     They are written to the start of `out` if it is given, else to an array of their own. The GIL is released.
@@ -31,7 +31,8 @@ def decode(data: bytes, samples: int, out: NDArray[np.int16] | None = None) -> N
     if len(pcm) != samples or not pcm.flags.c_contiguous or pcm.dtype != np.int16:
         raise ValueError(f"{samples} samples need a contiguous int16 buffer as long")
     # Nothing of `data` is copied: it must outlive the decoder, and does.
-    flac = lib.ma_dr_flac_open_memory(data, len(data), ffi.NULL)
+    held = ffi.from_buffer(data)
+    flac = lib.ma_dr_flac_open_memory(held, len(data), ffi.NULL)
     if not flac:
         return None
     try:

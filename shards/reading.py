@@ -35,6 +35,8 @@ COLUMNS = (
 )
 OPEN = 64
 """Local shards kept open."""
+LEAST = 2**20
+"""Bytes a thread holds to read into: half a minute of speech; more once it met a longer clip."""
 
 
 class Damaged(Failed):
@@ -44,7 +46,8 @@ class Damaged(Failed):
 class Held(msgspec.Struct, frozen=True, kw_only=True):
     """One sample as read: checked, not decoded."""
 
-    flac: bytes
+    flac: memoryview
+    """Of memory that the next read of the same thread may use again."""
     sample: Sample
     samples: int
     crc32: int
@@ -87,6 +90,7 @@ class Reader:
         self.bytes_used = 0
         self.lock = threading.Lock()
         self.open: OrderedDict[int, Handle] = OrderedDict()
+        self.scratch = threading.local()
 
     def read(self, row: int) -> Held:
         """Return one sample; Damaged if its bytes are not those of the index."""
@@ -122,22 +126,32 @@ class Reader:
         advice = f"salmonn verify {files.redact(self.dataset.url)} --data finds all that are"
         return f"{path}: sample {keys[row - self.firsts[place]].as_py()!r} is damaged; {advice}"
 
-    def range(self, shard: int, start: int, length: int) -> bytes:
+    def range(self, shard: int, start: int, length: int) -> memoryview:
         """Return a range of a shard, from the cache if there is one."""
         place = files.join(self.dataset.url, self.shards[shard].path)
         if self.cache is not None and self.shards[shard] not in self.direct:
             try:
-                return files.read_range(self.cache.hold(self.dataset.url, self.shards[shard]), start, length)
+                return memoryview(
+                    files.read_range(self.cache.hold(self.dataset.url, self.shards[shard]), start, length)
+                )
             except Wrong:
                 # One damaged sample makes the whole shard wrong: then the others of it are read where they lie.
                 self.direct.add(self.shards[shard])
         if not files.is_local(place):
-            return files.read_range(place, start, length)
+            return memoryview(files.read_range(place, start, length))
+        held = self.memory(length)
         handle = self.handle(shard, place)
         try:
-            return os.pread(handle.number, length, start)
+            return held[: os.preadv(handle.number, [held], start)]
         finally:
             handle.release()
+
+    def memory(self, length: int) -> memoryview:
+        """Return `length` bytes of this thread's memory: used again, they are still in a cache of the processor."""
+        held: memoryview | None = getattr(self.scratch, "held", None)
+        if held is None or len(held) < length:
+            held = self.scratch.held = memoryview(bytearray(max(length, LEAST)))
+        return held[:length]
 
     def handle(self, shard: int, place: str) -> Handle:
         """Return an open shard, held; the one used longest ago makes room for it."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -303,3 +304,34 @@ def test_a_listing_follows_links_that_users_make(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "corpus").symlink_to(tmp_path / "disk")
     assert files.walk(str(tmp_path / "raw")) == ["corpus/a.flac"]
+
+
+class Hub(fsspec.AbstractFileSystem):
+    """A store of one file that is read as huggingface_hub reads: through fsspec's buffered files."""
+
+    protocol = "hf"
+    cachable = False
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self.content = content
+        self.fetched: list[tuple[int, int]] = []
+
+    def info(self, path: str, **_: object) -> dict[str, object]:
+        return {"name": path, "size": len(self.content), "type": "file"}
+
+    def _open(self, path: str, mode: str = "rb", **options: object) -> fsspec.spec.AbstractBufferedFile:
+        return HubFile(self, path, mode, **options)
+
+
+class HubFile(fsspec.spec.AbstractBufferedFile):
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        self.fs.fetched.append((start, end))
+        return self.fs.content[start:end]
+
+
+def test_a_range_of_a_file_of_the_hub_is_fetched_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(bytes(range(256)) * 2**16)
+    monkeypatch.setattr(files, "filesystem", lambda url: (hub, "a/b"))
+    assert files.read_range("hf://a/b", 1000, 5000) == hub.content[1000:6000]
+    assert hub.fetched == [(1000, 6000)]
