@@ -14,9 +14,9 @@ from shards.realised import Part
 class Deviation(msgspec.Struct, frozen=True, kw_only=True):
     """How far shares are from what was intended, at worst, in `unit`; of all ranks together.
 
-    A task is held against its share of all that was dealt so far, a row against its part of what its task had. At the
-    ends of pools none is further off than one example; between, a batch of one length holds more of one task than of
-    another.
+    Tasks and rows are held against their shares of all that was dealt so far. At the ends of pools no task is further
+    off than one example, and no row, all but always (shards/weave.py); between, a batch of one length holds more of one
+    than of another.
     """
 
     unit: str
@@ -49,7 +49,6 @@ class Drift:
         self.task = np.zeros((len(order.queues), max(order.tasks) + 1))
         self.task[np.arange(len(order.queues)), order.tasks] = 1
         self.of_task = order.shares @ self.task
-        self.of_row = order.shares / self.of_task[order.tasks]
         self.served = np.zeros(len(order.queues))
         self.largest = 0.0
         self.worst: dict[str, float] = {}
@@ -77,7 +76,7 @@ class Drift:
         if len(served):
             tasks = served @ self.task
             off_tasks = np.abs(tasks - tasks.sum(1, keepdims=True) * self.of_task).max()
-            off_rows = np.abs(served - tasks[:, self.order.tasks] * self.of_row).max()
+            off_rows = np.abs(served - tasks.sum(1, keepdims=True) * self.order.shares).max()
             for name, off in (("tasks", off_tasks), ("rows", off_rows)):
                 key = f"{name}_at_{where}"
                 self.worst[key] = max(self.worst.get(key, 0.0), float(off))

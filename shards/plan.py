@@ -25,6 +25,10 @@ POOL = 2048
 WINDOW = 64
 """Shards whose examples are shuffled among each other. Within a window a reader touches no other shard."""
 UNITS = ("examples", "seconds", "tokens")
+STRETCH = 256
+"""Examples of each queue whose sizes are looked up at a time, where shares count seconds or tokens."""
+WOVEN = "salmonn-order-2"
+"""Changes when the same arguments give another order: then an older state is refused."""
 TOKENS_A_SECOND = 88 / 30
 """What the window Q-Former makes of audio (SALMONN section 3.1): 88 for 30 seconds."""
 
@@ -50,8 +54,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """Batches dealt before it."""
     items: tuple[int, ...] = ()
     """Of each queue, how many it had dealt."""
-    units: tuple[tuple[float, ...], ...] = ()
-    """What the loom had served, if it does not count examples."""
+    units: tuple[float, ...] = ()
+    """Of each queue, how many seconds or tokens it had dealt, if shares count those."""
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +129,7 @@ class Order:
     @property
     def digest(self) -> str:
         """What identifies the settings that the order depends on."""
-        return hashlib.sha256(msgspec.json.encode((self.budget, POOL, self.unit, self.window))).hexdigest()
+        return hashlib.sha256(msgspec.json.encode((WOVEN, self.budget, POOL, self.unit, self.window))).hexdigest()
 
     def locate(self, sample: int) -> tuple[str, str, int]:
         """Return corpus, split and row in that split's index of a sample."""
@@ -140,36 +144,24 @@ class Order:
     def draws(self, mark: Mark) -> tuple[Numbers, Numbers, Numbers, Mark]:
         """Return the draws of a pool as they are woven: queue, item and epoch of each; and the mark behind them.
 
-        At every prefix of these, over all pools, each task is within one example of its share (of the longest, where
-        shares count seconds or tokens), and each row within one of its part of the task.
+        At every prefix of these, over all pools, each task and each row is within one example of its share, or within
+        the longest where shares count seconds or tokens; shards/weave.py says how far that goes.
         """
         count = min(POOL, self.examples - mark.deal % self.examples)
         loom, sized = Loom(self.shares.tolist(), self.tasks), self.unit != "examples"
-        at = list(mark.items)
-        if sized:
-            loom.state = [list(part) for part in mark.units] or loom.state
-
-            def take(queue: int) -> None:
-                at[queue] += 1
-
-            queue = np.array(loom.draw_sized(count, lambda one: self.size(one, at[one]), take), np.int64)
-        else:
-            loom.state = [
-                [float(sum(mark.items[q] for q in mine)) for mine in loom.queues],
-                *([float(mark.items[q]) for q in mine] for mine in loom.queues),
-            ]
-            queue = loom.draw(count)
-            at = [had + new for had, new in zip(at, np.bincount(queue, minlength=len(at)).tolist(), strict=True)]
+        loom.served[:] = (mark.units or loom.served) if sized else mark.items
+        queue = self.draw_sized(loom, count, mark.items) if sized else loom.draw(count)
+        counts = np.bincount(queue, minlength=len(self.queues))
+        at = tuple((np.array(mark.items) + counts).tolist())
         # The how-manieth of its queue each draw is: their ranks among the draws of one queue, behind what it had.
         grouped = np.argsort(queue, kind="stable")
-        counts = np.bincount(queue, minlength=len(at))
         first = np.cumsum(counts) - counts
         number = np.empty(count, np.int64)
         number[grouped] = np.arange(count) - np.repeat(first - np.array(mark.items), counts)
         epoch, rest = np.divmod(number, self.sizes[queue])
         item = self.items(queue, epoch, rest)
-        units = tuple(tuple(part) for part in loom.state) if sized else ()
-        after = Mark(deal=mark.deal + count, batch=mark.batch, items=tuple(at), units=units)
+        units = tuple(loom.served.tolist()) if sized else ()
+        after = Mark(deal=mark.deal + count, batch=mark.batch, items=at, units=units)
         return queue, item, epoch, after
 
     def items(self, queue: Numbers, epoch: Numbers, rest: Numbers) -> Numbers:
@@ -198,15 +190,29 @@ class Order:
         self.held[self.offsets[queue] : self.offsets[queue] + self.sizes[queue]] = self.order_of(queue, epoch)
         self.current[queue] = epoch
 
-    def size(self, queue: int, number: int) -> float:
-        """Return how much the next example of a queue counts, in the unit of the shares."""
-        of = self.queues[queue]
-        epoch, rest = divmod(number, len(of.sample))
-        if self.current[queue] != epoch:
-            self.hold(queue, epoch)
-        item = self.held[self.offsets[queue] + rest]
+    def draw_sized(self, loom: Loom, count: int, items: tuple[int, ...]) -> Numbers:
+        """Return the queues of the next draws, where an example counts its seconds or tokens."""
+        at, parts = np.array(items), [np.zeros(0, np.int64)]
+        while (left := count - sum(map(len, parts))) > 0:
+            sizes = np.stack([self.sizes_from(queue, int(first), STRETCH) for queue, first in enumerate(at)])
+            parts.append(loom.draw(left, sizes))
+            at += np.bincount(parts[-1], minlength=len(at))
+        return np.concatenate(parts)
+
+    def sizes_from(self, queue: int, first: int, count: int) -> NDArray[np.float64]:
+        """Return the sizes of a queue's next examples, in the order they are dealt."""
+        epoch, rest = np.divmod(first + np.arange(count), self.sizes[queue])
+        if self.current[queue] != epoch[0]:
+            self.hold(queue, int(epoch[0]))
+        parts = [self.order_of(queue, time)[rest[epoch == time]] for time in range(int(epoch[0]), int(epoch[-1]) + 1)]
+        return self.size_of(self.queues[queue], np.concatenate(parts))
+
+    def size_of(self, queue: Queue, items: Small) -> NDArray[np.float64]:
+        """Return how much examples of a queue count, in the unit of the shares."""
+        if self.unit == "seconds":
+            return np.minimum(queue.seconds[items], self.budget.longest)
         # An example without an answer of a token would be dealt for nothing, again and again.
-        return float(min(of.seconds[item], self.budget.longest) if self.unit == "seconds" else max(1, of.answer[item]))
+        return np.maximum(1.0, queue.answer[items]) if self.unit == "tokens" else np.ones(len(items))
 
     def pool(self, mark: Mark) -> Pool:
         """Return the pool that begins at `mark`."""

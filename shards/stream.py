@@ -138,7 +138,7 @@ class Stream:
             mark = msgspec.convert(state["mark"], Mark)
         except msgspec.ValidationError as error:
             raise UserError(f"this is not the state of a stream: its mark is damaged ({error})") from None
-        if len(mark.items) != len(self.order.queues):
+        if len(mark.items) != len(self.order.queues) or len(mark.units) not in (0, len(mark.items)):
             raise UserError(
                 f"this is not the state of this stream: it has {len(mark.items)} rows, not {len(self.order.queues)}"
             )
