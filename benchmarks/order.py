@@ -131,7 +131,7 @@ def work(folder: str, recipe: Recipe) -> None:
         if mark.deal < stream.order.examples // 2:
             middle = mark
         mark = pool.next
-    planned = time.process_time() - begin
+    planned, held = time.process_time() - begin, memory()
     steps = mark.batch
     queue = np.concatenate([np.minimum(q.seconds, 30) for q in stream.order.queues])
     dealt = stream.order.cycle(0)
@@ -152,9 +152,9 @@ def work(folder: str, recipe: Recipe) -> None:
     resumed = time.process_time() - begin
     print(
         f"{stream.order.examples:,} examples: cold start {cold:.2f} s, {peak:.0f} MiB; "
-        f"an epoch of {steps:,} batches planned in {planned:.2f} s; "
+        f"an epoch of {steps:,} batches planned in {planned:.2f} s, {held:.0f} MiB; "
         f"resumed at step {place.step:,} in {resumed:.2f} s beyond a start of {start:.2f} s; "
-        f"padding {1 - seconds.sum() / padded:.1%}; {memory():.0f} MiB at the end"
+        f"padding {1 - seconds.sum() / padded:.1%}; {memory():.0f} MiB with a second stream and all draws at hand"
     )
 
 

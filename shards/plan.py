@@ -74,9 +74,9 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 class Dealt(msgspec.Struct, frozen=True, kw_only=True):
     """The draws of one cycle in the order they are dealt, and how they fall into batches."""
 
-    queue: Numbers
-    item: Numbers
-    epoch: Numbers
+    queue: Small
+    item: Small
+    epoch: Small
     starts: Numbers
 
 
@@ -243,14 +243,14 @@ class Order:
             mark = Mark(deal=number * self.examples, items=items)
         while mark.deal < number * self.examples:
             mark = self.draws(mark)[3]
-        pools = []
-        while mark.deal < (number + 1) * self.examples:
-            pools.append(self.pool(mark))
-            mark = pools[-1].next
-        starts = [np.zeros(1, np.int64)]
-        for pool in pools:
-            starts.append(pool.starts[1:] + starts[-1][-1])
-        queue, item, epoch = (np.concatenate([getattr(p, name) for p in pools]) for name in ("queue", "item", "epoch"))
+        queue, item, epoch = (np.empty(self.examples, np.int32) for _ in range(3))
+        starts, at = [np.zeros(1, np.int64)], 0
+        while at < self.examples:
+            pool = self.pool(mark)
+            span = slice(at, at + len(pool.queue))
+            queue[span], item[span], epoch[span] = pool.queue, pool.item, pool.epoch
+            starts.append(pool.starts[1:] + at)
+            at, mark = span.stop, pool.next
         return Dealt(queue=queue, item=item, epoch=epoch, starts=np.concatenate(starts))
 
 
