@@ -91,11 +91,14 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Train to this step instead of the file's.", show_default=False)
     ] = None,
+    reseed: Annotated[
+        bool, typer.Option("--reseed", help="Go on, but deal the examples anew: of a changed dataset, recipe or seed.")
+    ] = False,
 ) -> None:
     """Train a model on a dataset. Run the same command again to resume, exactly."""
     from salmonn import commands as running
 
-    running.train(config, steps)
+    running.train(config, steps, reseed)
 
 
 @app.command()

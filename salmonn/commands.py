@@ -23,16 +23,18 @@ EVERY = 10
 """Steps that one line of the table sums up, at least."""
 
 
-def train(path: Path, steps: int | None) -> None:
+def train(path: Path, steps: int | None, reseed: bool = False) -> None:
     """Train the run that a TOML file describes, and print how its loss went."""
     config = load_train_config(path)
     if steps is not None:
         config = msgspec.structs.replace(config, steps=steps)
     Stream(Dataset(config.dataset), load_recipe(config.recipe), stage=config.stage)
-    show_run(*follow(config))
+    show_run(*follow(config, reseed=reseed))
 
 
-def follow(config: TrainConfig, stop_after: int | None = None) -> tuple[RunResult, list[StepLog]]:
+def follow(
+    config: TrainConfig, stop_after: int | None = None, *, reseed: bool = False
+) -> tuple[RunResult, list[StepLog]]:
     """Train with a bar that shows step, loss and speed; return the result and the steps of this call."""
     from salmonn.trainer import train as run_training
 
@@ -43,7 +45,7 @@ def follow(config: TrainConfig, stop_after: int | None = None) -> tuple[RunResul
             lines.append(line)
             bars("train", line.step, config.steps, f"loss {line.loss:.3f}")
 
-        return run_training(config, stop_after=stop_after, on_step=note), lines
+        return run_training(config, stop_after=stop_after, on_step=note, reseed=reseed), lines
 
 
 def show_run(result: RunResult, lines: list[StepLog]) -> None:

@@ -92,10 +92,13 @@ def replace_file(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def open_run(config: TrainConfig) -> None:
-    """Make the run's folder, or check that it was made with these resolved settings; write config.json."""
+def open_run(config: TrainConfig, *, reseed: bool = False) -> None:
+    """Make the run's folder, or check that it was made with these resolved settings; write config.json.
+
+    With `reseed`, its examples may come from elsewhere, or in another order.
+    """
     if (config.folder / "config.json").exists():
-        demand_same(read_run_config(config.folder), config)
+        demand_same(read_run_config(config.folder), config, reseed=reseed)
     config.folder.mkdir(parents=True, exist_ok=True)
     replace_file(config.folder / "config.json", msgspec.json.format(msgspec.json.encode(config)) + b"\n")
 

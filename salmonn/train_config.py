@@ -95,13 +95,19 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return msgspec.structs.replace(config, model=preset.model, optimizer=config.optimizer or preset.optimizer)
 
 
-def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
+ORDERING = ("dataset", "recipe", "stage", "seed")
+"""Settings that the order of the examples depends on, beside those of a batch."""
+
+
+def differences(old: TrainConfig, new: TrainConfig, *, reseed: bool = False) -> list[str]:
     """Return what makes `new` another run than `old`, as ``batch.max_examples was 8, is 16``; both are resolved.
 
     Nothing that leaves the results alone counts: where the run lies, more steps, how often it is saved, the readers.
+    With `reseed`, neither does what the order of the examples depends on.
     """
     before, after = flatten(msgspec.to_builtins(old)), flatten(msgspec.to_builtins(new))
-    for free in ("run", "checkpoint_every", "keep", "batch.readers"):
+    ordering = [name for name in before if name in ORDERING or name.startswith("batch.")] if reseed else []
+    for free in {"run", "checkpoint_every", "keep", "batch.readers", *ordering}:
         before.pop(free), after.pop(free)
     if new.steps >= old.steps:
         before.pop("steps"), after.pop("steps")
@@ -117,11 +123,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def demand_same(old: TrainConfig, new: TrainConfig) -> None:
+def demand_same(old: TrainConfig, new: TrainConfig, *, reseed: bool = False) -> None:
     """Raise UserError if the run folder of `new` belongs to the settings `old`, naming all that changed."""
-    changed = differences(old, new)
+    changed = differences(old, new, reseed=reseed)
     if changed:
         raise UserError(
             f"the run folder {new.run!r} was made with other settings: {'; '.join(changed)}. "
-            "Give this run a folder of its own, or go back to those settings"
+            "Give this run a folder of its own, or go back to those settings; where only the examples changed, "
+            "--reseed goes on with the weights and deals them anew"
         )

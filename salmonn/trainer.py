@@ -74,12 +74,14 @@ def train(
     *,
     stop_after: int | None = None,
     on_step: Callable[[StepLog], None] | None = None,
+    reseed: bool = False,
 ) -> RunResult:
     """Train, or go on training, the run that `config` describes; return what was done.
 
     A run folder that has checkpoints is resumed, and its losses equal those of a run never stopped, to the bit.
-    `stop_after` ends this call after so many steps, with a checkpoint. SIGINT and SIGTERM end it after the step.
-    UserError if the folder belongs to other settings, or the settings name what is not there.
+    `stop_after` ends this call after so many steps, with a checkpoint. With `reseed` the run goes on, but its examples
+    are dealt from the beginning: of another dataset, recipe or seed, if they changed. SIGINT and SIGTERM end the call
+    after the step. UserError if the folder belongs to other settings, or the settings name what is not there.
     """
     config = resolve(config)
     batch = config.batch
@@ -96,7 +98,7 @@ def train(
         epochs=None,
         threads=batch.readers,
     )
-    return run_training(config, stream, stop_after=stop_after, on_step=on_step)
+    return run_training(config, stream, stop_after=stop_after, on_step=on_step, reseed=reseed)
 
 
 def run_training(
@@ -105,15 +107,16 @@ def run_training(
     *,
     stop_after: int | None = None,
     on_step: Callable[[StepLog], None] | None = None,
+    reseed: bool = False,
 ) -> RunResult:
     """Do what `train` does, on any stream; `config` is resolved."""
     if stop_after is not None and stop_after < 1:
         raise UserError(f"stop_after is {stop_after}; it must be at least 1")
-    open_run(config)
+    open_run(config, reseed=reseed)
     if config.threads:
         torch.set_num_threads(config.threads)
     trainer = Trainer(config, Salmonn.from_config(config.sizes), stream)
-    trainer.resume()
+    trainer.resume(reseed=reseed)
     return trainer.run(stop_after=stop_after, on_step=on_step)
 
 
@@ -134,8 +137,11 @@ class Trainer:
         self.saved = 0
         torch.manual_seed(config.seed)
 
-    def resume(self) -> None:
-        """Go to the newest whole checkpoint, if there is one: weights, optimizer, random numbers, stream and log."""
+    def resume(self, *, reseed: bool = False) -> None:
+        """Go to the newest whole checkpoint, if there is one: weights, optimizer, random numbers, stream and log.
+
+        With `reseed` the stream stays at its beginning.
+        """
         remove_unfinished(self.folder)
         checkpoint = newest_checkpoint(self.folder)
         if checkpoint is not None:
@@ -149,7 +155,8 @@ class Trainer:
             fill_model(self.model, checkpoint, self.frozen)
             memory = {name: x for name, x in checkpoint.optimizer.items() if not name.startswith(RNG)}
             load_optimizer_tensors(self.weights, self.optimizer, memory)
-            self.stream.load_state_dict(state.stream)
+            if not reseed:
+                self.stream.load_state_dict(state.stream)
             set_random_state(checkpoint.optimizer)
             self.step = self.saved = state.step
         self.log.cut_back(self.step)

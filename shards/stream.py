@@ -132,7 +132,8 @@ class Stream:
         for name in mine.keys() - {"step", "mark", "skipped"}:
             if state[name] != mine[name]:
                 raise UserError(
-                    f"cannot resume: {name} was {state[name]!r}, now it is {mine[name]!r}; restore it or start anew"
+                    f"cannot resume: {name} was {state[name]!r}, now it is {mine[name]!r}; "
+                    "restore it, or start the stream anew (salmonn train --reseed)"
                 )
         try:
             mark = msgspec.convert(state["mark"], Mark)

@@ -414,7 +414,7 @@ def test_another_setting_is_refused_by_its_name(
     dataset: Dataset, recipes: dict[bool, Recipe], name: str, options: dict[str, Any]
 ) -> None:
     state = stream_of(dataset, recipes[False]).state_dict()
-    with pytest.raises(UserError, match=rf"cannot resume: {name} was .*, now it is .*; restore it or start anew"):
+    with pytest.raises(UserError, match=rf"cannot resume: {name} was .*, now it is .*; restore it, or start .* anew"):
         stream_of(dataset, recipes[False], **options).load_state_dict(state)
 
 

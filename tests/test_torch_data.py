@@ -319,3 +319,41 @@ def test_two_ranks_see_the_stream_together_and_none_waits_for_the_other_at_the_e
         assert int(first[2]) == int(second[2]) == len(first[3:]) + len(second[3:])
     together = sorted((int(line[0]), int(line[1]), tuple(line[3:])) for of_rank in lines for line in of_rank)
     assert together == [(batch[0], batch[1], batch[2]) for batch in whole]
+
+
+def train_loop(config: dict[str, Any]) -> None:
+    """What each worker of Ray Train runs: deal its rank's batches, and say which they were."""
+    import ray.train
+
+    rows = SalmonnIterable(config["dataset"], config["recipe"], **config["options"])
+    loader = DataLoader(rows, batch_size=None)
+    seen = [[batch["step"], batch["micro"], *batch["keys"]] for batch in loader]
+    rank = ray.train.get_context().get_world_rank()
+    Path(config["out"], f"{rank}.json").write_text(json.dumps({"rank": rows.rank, "of": rows.world_size, "seen": seen}))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_ranks_of_ray_train_share_the_stream(dataset: Dataset, recipe: Recipe, tmp_path: Path) -> None:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from pipelines.executor import Executor
+
+    told = {"dataset": str(dataset.url), "recipe": recipe, "options": SMALL | {"epochs": 1}, "out": str(tmp_path)}
+    with Executor(3) as executor:
+        executor.start()
+        # Workers do not know this file: what it defines is sent to them whole.
+        executor.ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        TorchTrainer(
+            train_loop,
+            train_loop_config=told,
+            scaling_config=ScalingConfig(num_workers=2),
+            run_config=RunConfig(storage_path=str(tmp_path / "ray")),
+        ).fit()
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert [(one["rank"], one["of"]) for one in ranks] == [(0, 2), (1, 2)]
+    whole = Stream(dataset, recipe, epochs=1, micro_batches=2, **SMALL)
+    every = [[batch.step, batch.micro, *(example.key for example in batch.examples)] for batch in whole]
+    assert sorted(ranks[0]["seen"] + ranks[1]["seen"]) == sorted(every)
+    assert len(ranks[0]["seen"]) == len(ranks[1]["seen"])

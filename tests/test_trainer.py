@@ -107,6 +107,28 @@ def test_another_configuration_is_refused_by_name(undisturbed: Path) -> None:
         run_training(config(undisturbed, steps=5), ToneStream())
 
 
+def test_reseeding_goes_on_with_the_weights_and_begins_the_stream_again(undisturbed: Path, tmp_path: Path) -> None:
+    run_training(config(tmp_path), ToneStream(), stop_after=3)
+    other = config(tmp_path, seed=1, dataset="other tones")
+    with pytest.raises(UserError, match=r"dataset was 'tones', is 'other tones'; seed was 0, is 1.*--reseed goes on"):
+        run_training(other, ToneStream())
+    stream = ToneStream()
+    result = run_training(other, stream, reseed=True, stop_after=2)
+    assert (result.resumed_from, result.steps, stream.dealt) == (3, 5, 2)
+    told = lines(tmp_path)
+    assert [line.step for line in told] == [1, 2, 3, 4, 5]
+    assert [told[3].examples, told[4].examples] == [told[0].examples, told[1].examples]
+    assert told[3].loss != told[0].loss
+    # From here on it is a run of the new settings, and resumed as any other.
+    result = run_training(other, ToneStream())
+    assert (result.resumed_from, result.steps) == (5, 6)
+    with pytest.raises(UserError, match="seed was 1, is 0"):
+        run_training(config(tmp_path), ToneStream())
+    fast = msgspec.structs.replace(other, optimizer=msgspec.structs.replace(other.optimizer, peak_lr=0.5))
+    with pytest.raises(UserError, match=r"optimizer\.peak_lr was"):
+        run_training(fast, ToneStream(), reseed=True)
+
+
 def test_steps_may_be_extended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run_training(config(tmp_path, steps=2), ToneStream())
     result = run_training(config(tmp_path, steps=3, checkpoint_every=1, keep=1), ToneStream())
