@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -64,6 +66,28 @@ def ours(root: Path, out: Path, workers: int = JOBS, trusted: bool = False) -> N
             shard_bytes=SHARD_BYTES,
             trusted=trusted,
         )
+
+
+class Pool:
+    """Does what Executor does without Ray: what Ray adds to the work is what ours takes beyond this."""
+
+    def __init__(self) -> None:
+        self.processes = multiprocessing.get_context("spawn").Pool(JOBS)
+
+    def run(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        """Yield (item, function(item))."""
+        every = list(items)
+        yield from zip(every, self.processes.imap(function, every), strict=True)
+
+
+def without_ray(root: Path, out: Path) -> None:
+    """Our build in a pool of processes."""
+    from manifests import load_recipe
+    from pipelines.build import build
+
+    os.environ["OMP_NUM_THREADS"] = "1"  # as Ray sets it for its workers
+    recipe = load_recipe(root / "bench.toml")
+    build(recipe, str(root), str(out), executor=Pool(), shard_bytes=SHARD_BYTES)  # type: ignore[arg-type]
 
 
 def again(root: Path, out: Path) -> None:
@@ -179,9 +203,10 @@ def ray_data(root: Path, out: Path) -> None:
 CONTENDERS = {
     "ray": ray_alone,
     "ours": ours,
+    "ours, again": again,
+    "ours, no Ray": without_ray,
     "ours, 1 worker": functools.partial(ours, workers=1),
     "ours, trusted": functools.partial(ours, trusted=True),
-    "ours, again": again,
     "pool, check and copy": functools.partial(pool, work="check_and_copy"),
     "pool, transcode": functools.partial(pool, work="transcode"),
     "ray tasks, transcode": functools.partial(ray_tasks, work="transcode"),
@@ -189,6 +214,8 @@ CONTENDERS = {
     "webdataset ShardWriter": shard_writer,
     "ray data": ray_data,
 }
+
+WITH_RAY = {"ours", "ours, 1 worker", "ours, trusted", "ray tasks, transcode", "ray data"}
 
 
 def measure(name: str, root: Path, out: Path) -> tuple[float, float]:
@@ -252,8 +279,10 @@ def main() -> None:
         print(f"{hours:.1f} h of speech in {len(clips(root)):,} files", flush=True)
         for name in wanted:
             out = root / "out" / name.replace(", ", "-").replace(" ", "-")
+            if name != "ours, again":  # each scans for itself
+                shutil.rmtree(root / "manifests", ignore_errors=True)
             cpu, wall = found[name] = measure(name, root, out)
-            beyond = cpu - found["ray"][0] if name.startswith(("ours", "ray ")) and "ray" in found else cpu
+            beyond = cpu - found["ray"][0] if "ray" in found and name in WITH_RAY else cpu
             print(
                 f"{name:24} {wall:7.1f} s wall {hours / wall:6.2f} h/s {cpu:7.1f} cpu-s "
                 f"{cpu / hours:5.2f} cpu-s/h {beyond / hours:5.2f} beyond Ray's start",
