@@ -22,6 +22,7 @@ from manifests.recipe import Row
 from manifests.tables import write_table
 from shards import Dataset, Stream
 from shards.index import FORMAT, QUARANTINE, SCHEMA, File, Manifest, Source, digest_of
+from shards.report import plan_report
 from speech import peak_memory
 
 # Task, corpus, share of the examples, mean and spread of seconds: SALMONN's table 1, and facts about each corpus.
@@ -46,7 +47,7 @@ A_SHARD = 1200
 def write_dataset(folder: str, examples: int) -> tuple[Dataset, Recipe]:
     """Write the index of so many examples: one split a row, so that each is as long as asked."""
     names = ("tasks", "seconds", "shard", "key", "flac_offset", "flac_bytes", "json_offset", "json_bytes", "samples")
-    names += ("flac_crc32", "json_crc32", "language", "id", "corpus", "split")
+    names += ("flac_crc32", "json_crc32", "language", "id", "corpus", "split", "answers")
     schema = pa.schema([SCHEMA.field(name) for name in names], metadata=SCHEMA.metadata)
     dice = np.random.default_rng(0)
     sources, rows = [], []
@@ -76,6 +77,9 @@ def write_dataset(folder: str, examples: int) -> tuple[Dataset, Recipe]:
             "corpus": pa.repeat(corpus, count),
             "split": pa.repeat(split, count),
         }
+        each = pa.array(np.arange(count + 1, dtype=np.int32))
+        answers = pa.ListArray.from_arrays(each, pa.repeat("the quick brown fox jumps over the lazy dog", count))
+        columns["answers"] = pa.ListArray.from_arrays(each, answers)
         table = pa.table([columns[name].cast(schema.field(name).type) for name in names], schema=schema)
         proofs = []
         for path, content in (
@@ -150,11 +154,16 @@ def work(folder: str, recipe: Recipe) -> None:
     place = next(again.places())
     again.draws(place)
     resumed = time.process_time() - begin
+    begin = time.process_time()
+    told = plan_report(again, epochs=1)
+    reported = time.process_time() - begin
     print(
         f"{stream.order.examples:,} examples: cold start {cold:.2f} s, {peak:.0f} MiB; "
         f"an epoch of {steps:,} batches planned in {planned:.2f} s, {held:.0f} MiB; "
         f"resumed at step {place.step:,} in {resumed:.2f} s beyond a start of {start:.2f} s; "
-        f"padding {1 - seconds.sum() / padded:.1%}; {memory():.0f} MiB with a second stream and all draws at hand"
+        f"padding {1 - seconds.sum() / padded:.1%}; {memory():.0f} MiB with a second stream and all draws at hand; "
+        f"what `stream --plan-only` counts took {reported:.1f} s: tasks within {told.deviation.tasks_at_pool_ends:.2f} "
+        f"of their shares at the ends of pools, rows within {told.deviation.rows_at_pool_ends:.2f}"
     )
 
 
