@@ -17,4 +17,4 @@ def number(*names: str | int) -> int:
 
 def choice(options: Sequence[Option], *names: str | int) -> Option:
     """Return one of `options`, each with the same chance over many names."""
-    return options[number(*names) % len(options)]
+    return options[number(*names) % len(options)] if len(options) > 1 else options[0]

@@ -296,5 +296,5 @@ def read_range(url: str | Path, start: int, length: int) -> bytes:
         with open(local(url), "rb", buffering=0) as file:
             return os.pread(file.fileno(), length, start)
     fs, path = filesystem(url)
-    exactly = {"cache_type": "none"} if fs.protocol == "hf" else {}  # it reads five megabytes ahead otherwise
+    exactly = {"cache_type": "none"} if os.fspath(url).startswith("hf://") else {}  # or it reads 5 MB ahead
     return bytes(fs.cat_file(path, start=start, end=start + length, **exactly))

@@ -85,7 +85,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 class Buffers:
     """Memory for batches. It comes back when the last array over it is gone: fresh memory costs many page faults."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        """Hold pieces of `size` bytes: as much as a batch may need, so that any of them will do."""
+        self.size = size
         self.free: list[bytearray] = []
         self.lock = threading.Lock()
 
@@ -93,13 +95,9 @@ class Buffers:
         """Return an array [rows, samples] of whatever was there before."""
         size = rows * samples * 2
         with self.lock:
-            fitting = [memory for memory in self.free if len(memory) >= size]
-            memory = min(fitting, key=len) if fitting else None
-            if memory is not None:
-                self.free.remove(memory)
-            elif self.free:
-                self.free.remove(min(self.free, key=len))
-        memory = memory if memory is not None else bytearray(size)
+            memory = self.free.pop() if self.free else bytearray()
+        if len(memory) < size:
+            memory = bytearray(max(size, self.size))
         whole = np.frombuffer(memory, np.int16)
         weakref.finalize(whole, self.put, memory)
         return whole[: rows * samples].reshape(rows, samples)
@@ -117,7 +115,8 @@ class Assembler:
         """Make batches of the draws of `order`; see Stream for `prompts` and `skips`."""
         self.order, self.reader, self.prompts, self.skips = order, reader, prompts, skips
         self.longest = round(order.budget.longest * RATE)
-        self.buffers = Buffers()
+        budget = order.budget
+        self.buffers = Buffers(2 * round(min(budget.seconds, budget.examples * budget.longest) * RATE))
         self.dealt = 0
         """Examples asked for so far."""
         self.skipped: list[str] = []
