@@ -139,6 +139,7 @@ def test_clips_and_manifests_are_those_of_the_unpacked_tree(root: Path, streamed
     assert compared > 70
 
 
+@pytest.mark.slow
 def test_a_build_from_archives_is_the_build_from_files(
     built: Path, streamed: Path, cluster: str, tmp_path: Path
 ) -> None:

@@ -202,6 +202,7 @@ def test_a_diverging_run_says_so_and_keeps_its_weights(tmp_path: Path) -> None:
         assert torch.equal(weight.nan_to_num(), before[name].nan_to_num()), name
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path: Path) -> None:
     result = run_training(config(tmp_path, steps=25), ToneStream())
     assert result.last_loss < 0.7 * result.first_loss
