@@ -29,7 +29,7 @@ CHAPTER = 48
 """Utterances a chapter: LibriSpeech has 281,241 in 5,831."""
 LINKS = 60_000
 """Names of one file, after which comes a copy: ext4 allows 65,000."""
-ROUNDS = 2
+ROUNDS = 5
 SPLITS = {"librispeech": "train-other-500", "audiocaps": "train"}
 TEXT = "MISTER QUILTER IS THE APOSTLE OF THE MIDDLE CLASSES AND WE ARE GLAD TO WELCOME HIS GOSPEL"
 
