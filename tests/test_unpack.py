@@ -504,6 +504,7 @@ def test_the_first_part_of_a_split_zip_says_which_is_the_last(tmp_path: Path) ->
         unpack(str(tmp_path / "X.z01"), str(tmp_path / "into"))
 
 
+# The peer that writes them: Python's zipfile makes no split archives.
 @pytest.mark.skipif(not shutil.which("zip"), reason="no program zip")
 def test_the_parts_that_the_program_zip_makes_unpack(tmp_path: Path) -> None:
     tree = {f"Source/{n}.flac": random.Random(n).randbytes(40_000) for n in range(9)}
@@ -521,6 +522,7 @@ def write(folder: Path, tree: dict[str, bytes]) -> None:
         (folder / path).write_bytes(content)
 
 
+# The peer: without the program there is nothing to hold ours against.
 @pytest.mark.skipif(not shutil.which("tar"), reason="no program tar")
 @pytest.mark.parametrize("layout", ["v7", "oldgnu", "gnu", "ustar", "posix"])
 def test_what_the_program_tar_packs_unpacks(tmp_path: Path, layout: str) -> None:
@@ -810,6 +812,7 @@ def test_killed_at_random_moments_and_run_again_it_is_the_same_tree(tmp_path: Pa
 
 
 @pytest.mark.slow
+# The peer: without the program there is nothing to hold ours against.
 @pytest.mark.skipif(not shutil.which("tar"), reason="no program tar")
 def test_unpacking_costs_no_more_processor_time_than_tar(tmp_path: Path) -> None:
     tree = {f"top/{n // 50}/{n}.flac": random.Random(n).randbytes(130_000) for n in range(800)}

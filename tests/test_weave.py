@@ -120,6 +120,7 @@ def test_it_stops_where_the_sizes_of_a_queue_end() -> None:
     assert np.bincount(drawn).tolist() in ([6, 1], [6, 2])
 
 
+# Without a compiler there is no second loop: the one in Python draws, and all other tests here hold it.
 @pytest.mark.skipif(weave.compiled is None, reason=WHY)
 @settings(max_examples=200)
 @given(mixtures, st.booleans(), st.integers(0, 2**32))
@@ -132,6 +133,7 @@ def test_the_compiled_loop_draws_what_the_one_in_python_draws(
     assert quick.served.tolist() == slow.served.tolist()
 
 
+# Without a compiler there is no second loop: the one in Python draws, and all other tests here hold it.
 @pytest.mark.skipif(weave.compiled is None, reason=WHY)
 def test_the_compiled_loop_refuses_arrays_that_do_not_fit() -> None:
     loom = loom_of([(1.0, 0), (1.0, 1)])
