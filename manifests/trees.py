@@ -37,3 +37,12 @@ def link(source: str, target: str) -> None:
 def is_link(url: str) -> bool:
     """Whether there is a symbolic link at `url` itself."""
     return files.is_local(url) and os.path.islink(files.local(url))
+
+
+def same(handle: int, path: str) -> bool:
+    """Whether `handle` is the file that is at `path` now."""
+    try:
+        there, ours = os.stat(path, follow_symlinks=False), os.fstat(handle)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)

@@ -24,6 +24,7 @@ import msgspec
 
 from manifests import files
 from manifests.errors import Failed, UserError
+from manifests.trees import same
 from shards.index import File
 
 
@@ -196,12 +197,3 @@ def locked_file(path: str, flags: int, wait: bool) -> Iterator[int | None]:
             fcntl.flock(handle, fcntl.LOCK_UN)
     finally:
         os.close(handle)
-
-
-def same(handle: int, path: str) -> bool:
-    """Whether `handle` is the file that is at `path` now."""
-    try:
-        there, ours = os.stat(path, follow_symlinks=False), os.fstat(handle)
-    except FileNotFoundError:
-        return False
-    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)

@@ -211,6 +211,9 @@ def test_deviations_are_the_worst_of_all_prefixes_and_within_an_example_at_the_e
                 had = sum(served[other] for other, of in enumerate(order.tasks) if of == task)
                 off = abs(had - served.sum() * share_of_task[task])
                 worst[f"tasks_at_{where}"] = max(worst[f"tasks_at_{where}"], off)
+                if number in ends:
+                    turns = abs(served[queue] - had * order.shares[queue] / share_of_task[task])
+                    worst["of_turns"] = max(worst["of_turns"], turns)
                 off = abs(served[queue] - served.sum() * order.shares[queue])
                 worst[f"rows_at_{where}"] = max(worst[f"rows_at_{where}"], off)
     told = msgspec.to_builtins(found)
@@ -218,6 +221,8 @@ def test_deviations_are_the_worst_of_all_prefixes_and_within_an_example_at_the_e
     for name in ("tasks_at_steps", "rows_at_steps", "tasks_at_pool_ends", "rows_at_pool_ends"):
         assert told[name] == pytest.approx(worst[name], abs=1e-9)
     assert found.tasks_at_pool_ends <= largest + 1e-6
+    # Of sizes a row's part of its task's turns is held; where examples count, its part of the whole.
+    assert options["unit"] == "examples" or worst["of_turns"] <= largest + 1e-6
     assert found.rows_at_pool_ends <= (1 if options["unit"] == "examples" else 2) * largest + 1e-6
 
 

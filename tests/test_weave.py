@@ -80,9 +80,10 @@ def test_whole_numbers_of_items_come_out_exactly_at_the_end_of_their_round(count
     whole = sum(count for count, _ in counts)
     loom = loom_of([(float(count), task) for count, task in counts])
     drawn = loom.draw(2 * whole)
-    of_tasks = np.bincount(loom.tasks[drawn[:whole]]).tolist()
-    assert of_tasks == np.bincount(loom.tasks, [count for count, _ in counts]).tolist()
-    assert np.bincount(drawn[:whole], minlength=len(counts)).tolist() == [count for count, _ in counts]
+    for part in (drawn[:whole], drawn[whole:]):
+        of_tasks = np.bincount(loom.tasks[part]).tolist()
+        assert of_tasks == np.bincount(loom.tasks, [count for count, _ in counts]).tolist()
+        assert np.bincount(part, minlength=len(counts)).tolist() == [count for count, _ in counts]
 
 
 @settings(max_examples=100)

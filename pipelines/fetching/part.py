@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from manifests import files
+from manifests.trees import same
 
 BLOCK = 1 << 20
 """Bytes read at a time."""
@@ -132,12 +133,3 @@ def open_part(path: str) -> Iterator[Part]:
                 return
         finally:
             os.close(handle)
-
-
-def same(handle: int, path: str) -> bool:
-    """Whether `handle` is the file that is at `path` now."""
-    try:
-        there, ours = os.stat(path, follow_symlinks=False), os.fstat(handle)
-    except FileNotFoundError:
-        return False
-    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
