@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from salmonn.evaluation import evaluate
     from salmonn.generation import generate
     from salmonn.model import Salmonn
-    from salmonn.trainer import train
+    from salmonn.training.trainer import train
 
 __all__ = ["Salmonn", "SalmonnConfig", "evaluate", "generate", "train"]
 
@@ -22,7 +22,7 @@ ROOMS = {
     "SalmonnConfig": "salmonn.config",
     "evaluate": "salmonn.evaluation",
     "generate": "salmonn.generation",
-    "train": "salmonn.trainer",
+    "train": "salmonn.training.trainer",
 }
 
 

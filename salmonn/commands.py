@@ -9,15 +9,15 @@ import msgspec
 
 from manifests import UserError, load_recipe
 from manifests.console import Bars, console, table
-from salmonn.train_config import TrainConfig, load_train_config
+from salmonn.training.settings import TrainConfig, load_train_config
 from shards import Dataset, Stream
 from shards.audio import load_audio
 
 # What needs torch is imported where it is used: a mistake in a settings file is told at once, not after ten seconds.
 if TYPE_CHECKING:
     from salmonn.evaluation import EvaluationResult
-    from salmonn.run import StepLog
-    from salmonn.trainer import RunResult
+    from salmonn.training.run import StepLog
+    from salmonn.training.trainer import RunResult
 
 EVERY = 10
 """Steps that one line of the table sums up, at least."""
@@ -36,7 +36,7 @@ def follow(
     config: TrainConfig, stop_after: int | None = None, *, reseed: bool = False
 ) -> tuple[RunResult, list[StepLog]]:
     """Train with a bar that shows step, loss and speed; return the result and the steps of this call."""
-    from salmonn.trainer import train as run_training
+    from salmonn.training.trainer import train as run_training
 
     lines: list[StepLog] = []
     with Bars() as bars:
@@ -135,7 +135,7 @@ def require_run(run: str) -> None:
 
 def count_examples(run: str, stage: str, limit: int | None) -> int:
     """Return how many examples an evaluation will answer."""
-    from salmonn.run import read_run_config
+    from salmonn.training.run import read_run_config
 
     config = read_run_config(run)
     examples = Stream(Dataset(config.dataset), load_recipe(config.recipe), stage=stage, epochs=1).order.examples

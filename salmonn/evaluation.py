@@ -16,7 +16,7 @@ from manifests import TASKS, load_recipe
 from manifests.errors import UserError
 from salmonn.metrics import Score, find_scorer, score
 from salmonn.model import Salmonn
-from salmonn.run import load_run, replace_file
+from salmonn.training.run import load_run, replace_file
 from shards import Dataset, Stream
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from salmonn.run import load_run
+from salmonn.training.run import load_run
 
 LOG = logging.getLogger("salmonn")
 BATCH = 8

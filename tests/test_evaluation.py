@@ -17,8 +17,8 @@ from manifests.errors import UserError
 from salmonn.evaluation import Answer, EvaluationResult, answer_all, score_task, write_result
 from salmonn.generation import generate
 from salmonn.model import Salmonn
-from salmonn.run import load_run
-from salmonn.trainer import run_training
+from salmonn.training.run import load_run
+from salmonn.training.trainer import run_training
 from tiny_model import MODEL, ToneStream, config, example, tone
 
 torch.set_num_threads(2)

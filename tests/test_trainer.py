@@ -14,13 +14,13 @@ import torch
 
 from manifests.errors import UserError
 from manifests.settings import convert
-from salmonn.checkpoint import checkpoint_paths
 from salmonn.config import OptimizerConfig
 from salmonn.model import Salmonn
-from salmonn.optimizer import learning_rate, make_optimizer
-from salmonn.run import Log, StepLog, load_run
-from salmonn.train_config import BatchConfig, TrainConfig, differences, resolve
-from salmonn.trainer import Trainer, run_training
+from salmonn.training.optimizer import learning_rate, make_optimizer
+from salmonn.training.run import Log, StepLog, load_run
+from salmonn.training.saves import checkpoint_paths
+from salmonn.training.settings import BatchConfig, TrainConfig, differences, resolve
+from salmonn.training.trainer import Trainer, run_training
 from tiny_model import MODEL, ToneStream, config, example
 
 torch.set_num_threads(2)

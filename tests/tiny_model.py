@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from salmonn.config import LLMConfig, LoraConfig, OptimizerConfig, QFormerConfig, SalmonnConfig, WhisperConfig
-from salmonn.train_config import BatchConfig, TrainConfig
+from salmonn.training.settings import BatchConfig, TrainConfig
 
 MODEL = SalmonnConfig(
     whisper=WhisperConfig(width=16, layers=1, heads=2, ffn=16, seed=1, init_std=0.1),

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from manifests.errors import UserError
-from salmonn import checkpoint as room
-from salmonn.checkpoint import checkpoint_paths, newest_checkpoint, save_safetensors, write_checkpoint
+from salmonn.training import saves as room
+from salmonn.training.saves import checkpoint_paths, newest_checkpoint, save_safetensors, write_checkpoint
 
 
 def write(folder: Path, step: int, *, keep: int = 3) -> Path:

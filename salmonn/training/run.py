@@ -2,7 +2,7 @@
 
 RUN/config.json              the settings, presets resolved
 RUN/log.jsonl                one line a step
-RUN/checkpoints/step-NNNNNN  see salmonn/checkpoint.py
+RUN/checkpoints/step-NNNNNN  see salmonn/training/saves.py
 RUN/evaluation/              see salmonn/evaluation.py
 """
 
@@ -16,10 +16,10 @@ import msgspec
 import torch
 
 from manifests.errors import UserError
-from salmonn.checkpoint import Checkpoint, newest_checkpoint, sync_folder, write_synced
 from salmonn.config import SalmonnConfig
 from salmonn.model import Salmonn
-from salmonn.train_config import TrainConfig, demand_same
+from salmonn.training.saves import Checkpoint, newest_checkpoint, sync_folder, write_synced
+from salmonn.training.settings import TrainConfig, demand_same
 
 
 class TaskLog(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from salmonn.model import AnswerTokens
-from salmonn.run import StepLog, TaskLog
+from salmonn.training.run import StepLog, TaskLog
 
 
 class Tally:

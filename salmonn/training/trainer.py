@@ -15,7 +15,11 @@ import torch
 
 from manifests import load_recipe
 from manifests.errors import UserError
-from salmonn.checkpoint import (
+from salmonn.interrupt import stop_signals
+from salmonn.model import Salmonn
+from salmonn.training.optimizer import learning_rate, load_optimizer_tensors, make_optimizer, optimizer_tensors
+from salmonn.training.run import Log, StepLog, fill_model, model_digest, open_run, pick_device
+from salmonn.training.saves import (
     RNG,
     newest_checkpoint,
     random_state,
@@ -23,12 +27,8 @@ from salmonn.checkpoint import (
     set_random_state,
     write_checkpoint,
 )
-from salmonn.interrupt import stop_signals
-from salmonn.model import Salmonn
-from salmonn.optimizer import learning_rate, load_optimizer_tensors, make_optimizer, optimizer_tensors
-from salmonn.run import Log, StepLog, fill_model, model_digest, open_run, pick_device
-from salmonn.tally import Tally
-from salmonn.train_config import TrainConfig, resolve
+from salmonn.training.settings import TrainConfig, resolve
+from salmonn.training.tally import Tally
 from shards import Dataset, Stream
 
 LOG = logging.getLogger("salmonn")

@@ -1,0 +1,1 @@
+"""Training: from the stream to the checkpoints of a run."""
