@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import soundfile
 
-from shards import quality
+from shards import quality, sums
 from shards.fingerprint import fingerprint
-from shards.quality import BLOCK, FRAME, HOP, PCM, measure
+from shards.quality import BLOCK, PCM, measure
 from speech import BROKEN, MINIATURE
 
 TEN = 160_000
@@ -27,19 +27,21 @@ HOUR = 3600 * 16_000
 
 def parts(pcm: PCM) -> dict[str, Callable[[], object]]:
     """What `measure` does, one by one, on samples ready to be measured."""
-    sums = quality.sums_of(pcm, BLOCK)
-    wave = np.zeros(len(pcm) // HOP * HOP + 2 * HOP)
-    wave[HOP:-HOP] = pcm[: len(wave) - 2 * HOP]
-    boxes = wave.reshape(-1, quality.BOX).sum(axis=1)
-    wide = wave.reshape(-1, FRAME).sum(axis=1)
+    summed = sums.sums_of(pcm, BLOCK)
+
+    def by_numpy() -> None:
+        compiled, sums.add_up = sums.add_up, sums.sums_in_numpy
+        sums.sums_of(pcm, BLOCK)
+        sums.add_up = compiled
+
     return {
         "peak": lambda: (pcm.min(), pcm.max()),
         "clipped": lambda: quality.clipped(pcm, int(pcm.min()), int(pcm.max())),
-        "sums, all": lambda: quality.sums_of(pcm, BLOCK),
-        "of them K-weighted": lambda: quality.weighted(sums.frames, wave, boxes, wide, len(wave) - 2 * HOP),
-        "loudness gates": lambda: quality.loudness(sums.hops),
-        "silence": lambda: quality.silences(sums.frames),
-        "noise": lambda: quality.signal_to_noise(sums.frames),
+        "sums, all": lambda: sums.sums_of(pcm, BLOCK),
+        "sums, by numpy": by_numpy,
+        "loudness gates": lambda: quality.loudness(summed.hops),
+        "silence": lambda: quality.silences(summed.frames),
+        "noise": lambda: quality.signal_to_noise(summed.frames),
         "bandwidth": lambda: quality.bandwidth(pcm, 0),
         "(fingerprint)": lambda: fingerprint(pcm),
     }

@@ -8,13 +8,13 @@ is linked back into its place; of any other shard, the audio of such clips is co
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+from isal import isal_zlib
 
 from manifests import files
 from manifests.tables import Scanned, read_group, read_table
@@ -168,7 +168,7 @@ class Renewal:
             return None
         number, row = found
         flac = self.read(number, row["flac_offset"], row["flac_bytes"])
-        if zlib.crc32(flac) != row["flac_crc32"]:
+        if isal_zlib.crc32(flac) != row["flac_crc32"]:
             return None
         quality = Quality(**{name: row[name] for name in Quality.__struct_fields__})
         same = {name: row[name] for name in ("samples", "pcm_md5", "action", "source_rate")}

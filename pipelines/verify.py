@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from typing import Any
 
 import msgspec
 import pyarrow.compute as pc
+from isal import isal_zlib
 
 from manifests import draw, files
 from manifests.errors import UserError
@@ -134,7 +134,7 @@ def verify_shard(task: VerifyTask) -> Verdict:
 def content_problems(content: bytes, row: dict[str, Any], kind: str, task: VerifyTask) -> list[str]:
     """Compare one member with its index row."""
     where = f"{task.shard.path}: sample {row['key']!r}"
-    if zlib.crc32(content) != row[f"{kind}_crc32"]:
+    if isal_zlib.crc32(content) != row[f"{kind}_crc32"]:
         return [f"{where}: its {kind} is not what was written"]
     if kind == "json":
         sample = msgspec.json.decode(content, type=Sample)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
 import soundfile
 import soxr
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from manifests import AudioRef, UserError, files
@@ -182,7 +182,7 @@ def read_flac(data: bytes, name: str, *, crc32: int | None = None, frames: int |
     With the checksum of the bytes and the number of samples, as the index has them, damage shows at once, and a decoder
     that does not look for any can be taken, which is faster.
     """
-    if crc32 is not None and zlib.crc32(data) != crc32:
+    if crc32 is not None and isal_zlib.crc32(data) != crc32:
         raise Refused("corrupt", f"{name}: its bytes are not those that were written")
     info = flac_info(data)
     if crc32 is not None and frames is not None and info is not None and info.samples == frames:

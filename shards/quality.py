@@ -1,9 +1,8 @@
 """Quality: what can be measured of a clip's samples while they are in hand, so that an audit need not read audio again.
 
-Samples are summed exactly: they and their products are integers, held in float64 and below 2^53, so that neither the
-order of a sum nor the machine can change it. Loudness and bandwidth weigh with fractions, in float64, row by row: the
-size of a block changes nothing, and another processor the 13th digit. All is rounded far above that. Memory is that of
-one block and of two numbers a frame, whatever the length.
+Samples are summed exactly (shards/sums.py), so that neither the order of a sum nor the machine can change it. Loudness
+and bandwidth weigh with fractions, in float64: another processor changes the 13th digit. All is rounded far above that.
+Memory is that of one block and of two numbers a frame, whatever the length.
 """
 
 from __future__ import annotations
@@ -12,28 +11,12 @@ import math
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from shards.flac import RATE
-
-PCM = NDArray[np.int16]
-Floats = NDArray[np.float64]
-
-
-def both_ways(width: int, *weights: float) -> Floats:
-    """Return weights of what lies 0, 1, ... sums of `width` samples apart as a filter to either side, per sample."""
-    sides = [weight / 2 for weight in weights[1:]]
-    return np.array([*sides[::-1], weights[0], *sides]) / width
-
+from shards.sums import BLOCK, FRAME, HOP, PCM, Floats, sums_of
 
 FULL = 32768
 """Full scale, of which shares and decibels are told."""
-FRAME = 320
-"""Samples of a frame: 20 ms, the grain of silence and of noise."""
-HOP = 1600
-"""Samples from one block of loudness to the next: 100 ms."""
-BLOCK = 160 * HOP
-"""Samples held as float64 at a time, 2 MB: most clips are one block."""
 
 QUIET = 1e-4
 """A frame 40 dB below the loud frames of its clip is silent."""
@@ -44,13 +27,6 @@ MUTE = FRAME * FULL**2 * 1e-7
 NOISY = 10
 """One frame of so many is quieter than the level that is taken for noise."""
 
-SHELF = (2.1798, -0.6111, -0.4122, -0.2445, -0.0095)
-"""K-weighting as a sum of cosines: weights of the products of samples 0 to 4 apart. See `weighted`."""
-BOX, LOWS = 32, both_ways(32, -0.2074, -0.4172, -0.1843, -0.0884, -0.0435, -0.0196)
-"""The same of sums of 32 samples, 0 to 5 sums apart: what K-weighting takes away below 250 Hz."""
-WIDE, LOWEST = FRAME, both_ways(FRAME, 0.0326, 0.0265, -0.0017, 0.0007, -0.0002)
-"""The same of sums of 320 samples, 0 to 4 apart: wind and rumble may hold a thousand times the energy of the rest."""
-ONES = np.ones(BOX)
 GATE = 10 ** ((-70 + 0.691) / 10) * 4 * HOP * FULL**2
 """Weighted energy of 400 ms at -70 LUFS, the absolute gate of ITU-R BS.1770."""
 
@@ -149,76 +125,6 @@ def clipped(pcm: PCM, low: int, high: int) -> int:
             # A run has one pair less than samples; a run begins where a pair has no pair before it.
             count += int(pairs.sum()) + int((pairs[1:] & ~pairs[:-1]).sum()) + bool(len(pairs) and pairs[0])
     return count
-
-
-def products(these: Floats, those: Floats, width: int) -> Floats:
-    """Return the inner products of two arrays [n x width], row by row."""
-    inner: Floats = np.matmul(these.reshape(-1, 1, width), those.reshape(-1, width, 1)).ravel()
-    return inner
-
-
-class Sums(msgspec.Struct, frozen=True, kw_only=True):
-    """What is summed over the samples of a clip, exactly but for `hops`."""
-
-    total: int
-    energy: int
-    frame_sums: Floats
-    """[frames], the sums of the whole frames."""
-    frames: Floats
-    """[frames], the energies of the whole frames."""
-    hops: Floats
-    """[hops], the energies of the whole hops as K-weighted."""
-
-
-def sums_of(pcm: PCM, block: int) -> Sums:
-    """Read all samples once, a block at a time, with a hop before it and a hop behind."""
-    wave = np.empty(min(block, -(-len(pcm) // HOP) * HOP) + 2 * HOP)
-    # Outside of the clip goes on what is at its ends, or a clip with an offset would begin and end with a bang.
-    first, last = (round(float(end.mean())) for end in (pcm[:HOP], pcm[-HOP:]))
-    sums, frames, hops = [], [], []
-    for start in range(0, len(pcm), block):
-        here = min(block, len(pcm) - start)
-        ahead = pcm[start : start + block + HOP]
-        wave[:HOP] = pcm[start - HOP : start] if start else first
-        wave[HOP : HOP + len(ahead)] = ahead
-        wave[HOP + len(ahead) :] = last
-        size = here // HOP * HOP
-        # By hops: in one piece the library would think it worth its threads.
-        boxes = (wave[: size + 2 * HOP].reshape(-1, HOP // BOX, BOX) @ ONES).ravel()
-        wide = (boxes.reshape(-1, HOP // WIDE, WIDE // BOX) @ ONES[: WIDE // BOX]).ravel()
-        whole = wave[HOP : HOP + here // FRAME * FRAME]
-        sums.append(wide[HOP // WIDE :][: here // FRAME])
-        frames.append(products(whole, whole, FRAME))
-        if size:
-            hops.append(weighted(frames[-1], wave, boxes, wide, size))
-    tail = wave[HOP + here - len(pcm) % FRAME : HOP + here]
-    return Sums(
-        total=sum(int(some.sum()) for some in sums) + int(tail.sum()),
-        energy=sum(int(some.sum()) for some in frames) + int(tail @ tail),
-        frame_sums=np.concatenate(sums),
-        frames=np.concatenate(frames),
-        hops=np.concatenate(hops) if hops else np.zeros(0),
-    )
-
-
-def weighted(frames: Floats, wave: Floats, boxes: Floats, wide: Floats, size: int) -> Floats:
-    """Return the K-weighted energy of each hop of `size` samples of `wave`, which has a hop more at either end.
-
-    The energy of a filtered signal is the sum of its autocorrelation times that of the filter. K-weighting is a shelf,
-    whose autocorrelation is short, and a high-pass at 38 Hz, whose is long but of low frequencies, so that sums of
-    neighbours will do. The weights are the fit to the response of the filters of BS.1770 at 48 kHz that is nearest in
-    dB: at most 0.22 from 40 Hz on, 0.1 from 20 Hz; below 12 Hz at most 0.0001 of the power passes that should not.
-    """
-    energy: Floats = SHELF[0] * frames[: size // FRAME].reshape(-1, HOP // FRAME).sum(axis=1)
-    for lag in range(1, len(SHELF)):
-        # As far to the left as to the right: half a cycle of wind in a hop must not look like sound.
-        left = HOP - lag // 2
-        energy += SHELF[lag] * products(wave[left : left + size], wave[left + lag : left + lag + size], HOP)
-    for sums, width, weights in ((boxes, BOX, LOWS), (wide, WIDE, LOWEST)):
-        first, count = HOP // width, size // width
-        around = np.correlate(sums, weights)[first - len(weights) // 2 :]
-        energy += products(sums[first : first + count], around[:count], HOP // width)
-    return energy
 
 
 def loudness(hops: Floats) -> float:

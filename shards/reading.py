@@ -10,12 +10,12 @@ import bisect
 import os
 import threading
 import weakref
-import zlib
 from collections import OrderedDict
 from typing import Any
 
 import msgspec
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from manifests import Failed, files
@@ -105,7 +105,7 @@ class Reader:
         with self.lock:
             self.bytes_read += len(content)
             self.bytes_used += len(flac) + len(text)
-        if zlib.crc32(text) != of["json_crc32"] or zlib.crc32(flac) != of["flac_crc32"]:
+        if isal_zlib.crc32(text) != of["json_crc32"] or isal_zlib.crc32(flac) != of["flac_crc32"]:
             if self.cache is not None and self.shards[of["shard"]] not in self.direct:
                 # It may be the copy that is damaged: the store has the last word.
                 self.cache.forget(self.shards[of["shard"]])

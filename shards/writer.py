@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
 import msgspec
 import pyarrow as pa
+from isal import isal_zlib
 
 from manifests import files
 from manifests.errors import Failed
@@ -74,8 +74,8 @@ class ShardWriter:
                 "action": stored.action,
                 **msgspec.structs.asdict(stored.quality),
                 "pcm_md5": stored.pcm_md5,
-                "flac_crc32": zlib.crc32(flac),
-                "json_crc32": zlib.crc32(text),
+                "flac_crc32": isal_zlib.crc32(flac),
+                "json_crc32": isal_zlib.crc32(text),
             }
         )
 
@@ -124,7 +124,7 @@ def checksum(file: IO[bytes], length: int, held: memoryview) -> int:
     """Return the CRC-32 of the next `length` bytes of a file, of fewer where it ends before; `held` holds them."""
     crc = 0
     while length and (read := file.readinto(held[:length])):  # type: ignore[attr-defined]
-        crc = zlib.crc32(held[:read], crc)
+        crc = isal_zlib.crc32(held[:read], crc)
         length -= read
     return crc
 

@@ -12,12 +12,12 @@ import fcntl
 import itertools
 import os
 import re
-import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
+from isal import isal_zlib
 
 from manifests import files
 from manifests.errors import Failed, UserError
@@ -76,7 +76,7 @@ class Rows:
                     self.add_folder(above := folder)
                 offset, crc32 = flow.place, 0
                 while piece := member.take():
-                    crc32 = zlib.crc32(piece, crc32)
+                    crc32 = isal_zlib.crc32(piece, crc32)
                 self.paths.append(member.name)
                 for column, value in ((self.offsets, offset), (self.lengths, member.size), (self.sums, crc32)):
                     column.append(value)

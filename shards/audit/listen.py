@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Container
 from typing import Any
 
@@ -10,6 +9,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from manifests import Recipe, draw, files
@@ -179,7 +179,7 @@ def read_back(dataset: Dataset, row: dict[str, Any]) -> tuple[PCM, str]:
         return nothing, "its shard is missing or cannot be read"
     except Refused as refused:
         return nothing, f"its audio cannot be decoded: {REASONS[refused.reason]}"
-    if zlib.crc32(flac) != row["flac_crc32"] or len(pcm) != row["samples"] or pcm_md5(pcm) != row["pcm_md5"]:
+    if isal_zlib.crc32(flac) != row["flac_crc32"] or len(pcm) != row["samples"] or pcm_md5(pcm) != row["pcm_md5"]:
         return nothing, "its audio is not that of the index"
     return pcm, ""
 
