@@ -12,7 +12,7 @@ from manifests import files, load_corpus
 from manifests.tables import write_table, write_tables
 from pipelines.layout import Plan, ShardTask, SourcePlan
 from pipelines.pack import Commit, read_commit
-from shards.card import card
+from shards.finishing import publish
 from shards.index import FORMAT, QUARANTINE, SCHEMA, Manifest, Source, digest_of, proof
 
 
@@ -31,11 +31,7 @@ def finish(plan: Plan, out: str, tasks: list[ShardTask], commits: dict[str, Comm
         sources=tuple(sources),
         tools=plan.tools,
     )
-    files.write_whole(files.join(out, "README.md"), card(manifest).encode())
-    files.write_whole(
-        files.join(out, "dataset.json"), msgspec.json.format(msgspec.json.encode(manifest, order="sorted"))
-    )
-    return manifest
+    return publish(out, manifest)
 
 
 def rows_of(out: str, tasks: list[ShardTask]) -> Iterator[pa.Table]:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 
 from manifests.errors import UserError
-from salmonn.config import SPEECH
-from salmonn.tokenizer import encode
+from salmonn.config import SPEECH, PromptConfig, SalmonnConfig
+from salmonn.tokenizer import encode, encode_between
 
 IGNORED = -100
 """Label of a position that is not learnt."""
@@ -47,11 +47,19 @@ class TextBatch:
     """int64; the answer with its EOS, -100 elsewhere."""
 
 
-def tokenize(tokenizer: Any, prompt: str, answer: str | None = None, *, max_answer_tokens: int = 0) -> Row:
+def tokenize(
+    tokenizer: Any,
+    prompt: str,
+    answer: str | None = None,
+    *,
+    max_answer_tokens: int = 0,
+    template: PromptConfig | None = None,
+) -> Row:
     """Return the row of a prompt that already holds the template, and of its answer if there is one.
 
     The text before the audio, the text after it and the answer are tokenised separately, as the released model was
-    trained. UserError unless the prompt holds ``<SpeechHere>`` exactly once.
+    trained. Special tokens spelled in `template` are meant; anywhere else they are plain text. UserError unless the
+    prompt holds ``<SpeechHere>`` exactly once.
     """
     halves = prompt.split(SPEECH)
     if len(halves) != 2:
@@ -60,13 +68,26 @@ def tokenize(tokenizer: Any, prompt: str, answer: str | None = None, *, max_answ
             f"a prompt must hold {SPEECH} once, where the audio goes; it is there {times} times: {prompt!r}"
         )
     bos = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
-    before, after = (tuple(encode(tokenizer, half)) for half in halves)
+    borders = template.borders() if template is not None else (("", ""), ("", ""))
+    before, after = (
+        tuple(encode_between(tokenizer, half, *border)) for half, border in zip(halves, borders, strict=True)
+    )
     if answer is None:
         return Row(before=bos + before, after=after)
     # Leading spaces are tokenised differently by different tokenizers, so none is left.
     ids = encode(tokenizer, answer.strip())
     kept = (*ids[:max_answer_tokens], tokenizer.eos_token_id)
     return Row(before=bos + before, after=after, answer=kept, truncated=len(ids) > max_answer_tokens)
+
+
+def tokenize_all(
+    tokenizer: Any, prompts: Sequence[str], answers: Sequence[str | None], config: SalmonnConfig
+) -> list[Row]:
+    """Return the row of each prompt, which already holds the template of `config`, and of its answer if it has one."""
+    return [
+        tokenize(tokenizer, prompt, answer, max_answer_tokens=config.max_answer_tokens, template=config.prompt)
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
 
 
 def lay_out(rows: Sequence[Row], *, audio_tokens: int, pad_id: int, padding: Literal["left", "right"]) -> TextBatch:

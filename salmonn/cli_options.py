@@ -41,3 +41,6 @@ Workers = Annotated[int | None, typer.Option(help="Processes at a time; by defau
 Address = Annotated[str, typer.Option(help="The Ray cluster: local, auto, HOST:PORT, or ray://HOST:PORT.")]
 RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe's name, or the path of its TOML file.")]
 Stage = Annotated[str, typer.Option(help="Which stage of the recipe.")]
+ModelConfig = Annotated[
+    str, typer.Option("--config", help="For a released .pth: the preset or the TOML file of its model.")
+]

@@ -1,4 +1,4 @@
-"""Commands that use datasets: look, stream, train, evaluate. A part of the roof."""
+"""Commands that use datasets and what is trained on them: look, stream, train, evaluate, ask. A part of the roof."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from salmonn.cli_options import RecipeName, Stage, app
+from salmonn.cli_options import ModelConfig, RecipeName, Stage, app
 
 
 @app.command()
@@ -94,11 +94,20 @@ def train(
     reseed: Annotated[
         bool, typer.Option("--reseed", help="Go on, but deal the examples anew: of a changed dataset, recipe or seed.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what it will cost: weights, memory, steps, hours, epochs.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes on a Ray cluster, one a GPU; 0 trains here, alone or by torchrun.")
+    ] = 0,
+    address: Annotated[str, typer.Option(help="Of the Ray cluster, 'auto' for this machine's.")] = "",
 ) -> None:
     """Train a model on a dataset. Run the same command again to resume, exactly."""
     from salmonn import commands as running
 
-    running.train(config, steps, reseed)
+    how = running.How(steps=steps, reseed=reseed, dry_run=dry_run, as_json=as_json, workers=workers, address=address)
+    running.train(config, how)
 
 
 @app.command()
@@ -115,18 +124,80 @@ def evaluate(
 
 
 @app.command()
+def story(
+    run: Annotated[str, typer.Argument(help="The folder of the run that tells them, after instruction tuning.")],
+    out: Annotated[str, typer.Option(help="The folder of the dataset of stories.")],
+    count: Annotated[int, typer.Option(help="How many stories.")] = 12,
+    lora_scale: Annotated[float, typer.Option(help="Factor on the strength of LoRA; 1 is as trained.")] = 0.5,
+    data: Annotated[str, typer.Option(help="The dataset of the clips, by default the run's.", show_default=False)] = "",
+    recipe: Annotated[
+        str,
+        typer.Option(help="The recipe that names the clips, by default the run's or 'stories'.", show_default=False),
+    ] = "",
+    stage: Stage = "activate",
+    seed: Annotated[int, typer.Option(help="Seed of the choice of clips, and of tokens that are drawn.")] = 0,
+    beams: Annotated[
+        int | None, typer.Option(help="Width of the beam search, by default 4; 1 is greedy.", show_default=False)
+    ] = None,
+    sample: Annotated[
+        float | None,
+        typer.Option(help="Draw tokens at this temperature instead of searching for them.", show_default=False),
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest story, in tokens.")] = 200,
+) -> None:
+    """Let a run tell stories about clips, as a dataset for activation tuning. The same command goes on after a stop."""
+    from salmonn import commands as running
+    from salmonn.story_plan import make_telling
+
+    telling = make_telling(count, lora_scale, seed, beams, sample, max_new_tokens)
+    running.story(run, out, telling, data, recipe, stage)
+
+
+@app.command()
 def generate(
-    run: Annotated[str, typer.Argument(help="The folder of the run.")],
-    audio: Annotated[list[str], typer.Argument(help="Sound files in any format libsndfile reads.")],
-    prompt: Annotated[str, typer.Option(help="What to ask.")],
+    run: Annotated[str, typer.Argument(help="The folder of the run, or a released .pth file (see --config).")],
+    audio: Annotated[list[str], typer.Argument(help="Sound files: any container, rate and number of channels.")],
+    prompt: Annotated[str, typer.Option(help="What to ask of each.")],
     beams: Annotated[int, typer.Option(help="Width of the beam search; 1 is greedy.")] = 4,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 200,
     lora_scale: Annotated[float, typer.Option(help="Factor on the strength of LoRA.")] = 1.0,
+    config: ModelConfig = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file, each on its line.")] = False,
 ) -> None:
     """Ask a trained model about sound files."""
     from salmonn import commands as running
+    from salmonn.generation import Question
 
-    running.generate(run, audio, prompt, beams, max_new_tokens, lora_scale)
+    question = Question(prompt=prompt, beams=beams, max_new_tokens=max_new_tokens, lora_scale=lora_scale)
+    running.generate(run, audio, question, config, as_json)
+
+
+@app.command()
+def chat(
+    run: Annotated[str, typer.Argument(help="The folder of the run, or a released .pth file (see --config).")],
+    host: Annotated[str, typer.Option(help="Address to listen at; any other than this machine's own opens it.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes a free one.")] = 7860,
+    max_upload_mb: Annotated[int, typer.Option(help="Largest sound file that the page takes, in MB.")] = 50,
+    config: ModelConfig = "",
+) -> None:
+    """Open a page in the browser on which to ask a trained model: microphone or file, prompt, answer."""
+    from salmonn.chat import serve
+
+    serve(run, config, host, port, max_upload_mb)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="The folder of the run.")],
+    to: Annotated[str, typer.Option(help="released: a .pth file; merged: a Hugging Face folder; adapter: peft's.")],
+    out: Annotated[str, typer.Option(help="Where to write it; nothing may be there yet.")],
+) -> None:
+    """Write a trained model in a form that other code reads."""
+    from salmonn import export_commands
+
+    export_commands.export(run, to, out)
 
 
 @app.command()

@@ -2,107 +2,120 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from rich.text import Text
 
-from manifests import UserError, load_recipe
+from manifests import UserError, files, load_recipe
 from manifests.console import Bars, console, table
-from salmonn.training.settings import TrainConfig, load_train_config
+from salmonn.story_plan import RECIPE, Telling
+from salmonn.training.loggers import demand_installed
+from salmonn.training.settings import TrainConfig, load_train_config, resolve
+from salmonn.training.show import Pace, show_price, show_run
 from shards import Dataset, Stream
-from shards.audio import load_audio
 
 # What needs torch is imported where it is used: a mistake in a settings file is told at once, not after ten seconds.
 if TYPE_CHECKING:
     from salmonn.evaluation import EvaluationResult
+    from salmonn.generation import Question
     from salmonn.training.run import StepLog
     from salmonn.training.trainer import RunResult
 
-EVERY = 10
-"""Steps that one line of the table sums up, at least."""
+
+class How(msgspec.Struct, frozen=True, kw_only=True):
+    """How the command train goes about a run, beside the run's own settings."""
+
+    steps: int | None = None
+    """Instead of the file's."""
+    reseed: bool = False
+    dry_run: bool = False
+    """Only tell what it will cost."""
+    as_json: bool = False
+    workers: int = 0
+    """Processes on a Ray cluster; 0 trains here, as one of torchrun's or alone."""
+    address: str = ""
+    """Of the cluster."""
 
 
-def train(path: Path, steps: int | None, reseed: bool = False) -> None:
-    """Train the run that a TOML file describes, and print how its loss went."""
+def train(path: Path, how: How) -> None:
+    """Train the run that a TOML file describes, and print how its loss went; or print what it will cost."""
     config = load_train_config(path)
-    if steps is not None:
-        config = msgspec.structs.replace(config, steps=steps)
-    Stream(Dataset(config.dataset), load_recipe(config.recipe), stage=config.stage)
-    show_run(*follow(config, reseed=reseed))
+    if how.steps is not None:
+        if how.steps < 1:
+            raise UserError(f"--steps is {how.steps}; it must be at least 1")
+        config = msgspec.structs.replace(config, steps=how.steps)
+    if how.dry_run:
+        from salmonn.training.price import price
+
+        told = price(config, processes=how.workers or 1)
+        print_json(told) if how.as_json else show_price(told)
+        return
+    check(config)
+    result, lines = follow(config, how=how)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    print_json(result) if how.as_json else show_run(result, lines, told_lines(config.folder))
+
+
+def check(config: TrainConfig) -> None:
+    """Raise UserError for what can be told without torch: a preset, a dataset, a stage, a logger that is not there."""
+    resolve(config)
+    demand_installed(config.loggers)
+    recipe, longest = load_recipe(config.recipe), config.batch.max_seconds
+    Stream(Dataset(config.dataset), recipe, stage=config.stage, max_seconds=longest)
+    if config.init_from and not Path(config.init_from).exists() and not (config.folder / "checkpoints").is_dir():
+        raise UserError(
+            f"init_from: there is nothing at {config.init_from!r}; it can be the folder of a run, of a checkpoint, or "
+            "a released .pth file"
+        )
 
 
 def follow(
-    config: TrainConfig, stop_after: int | None = None, *, reseed: bool = False
+    config: TrainConfig, stop_after: int | None = None, *, how: How | None = None
 ) -> tuple[RunResult, list[StepLog]]:
-    """Train with a bar that shows step, loss and speed; return the result and the steps of this call."""
-    from salmonn.training.trainer import train as run_training
-
+    """Train with a bar that shows loss, speed and the time left; return the result and the steps of this call."""
+    how = how or How()
     lines: list[StepLog] = []
-    with Bars() as bars:
+    pace = Pace(config.steps)
+    with contextlib.nullcontext() if how.as_json else Bars() as bars:
 
         def note(line: StepLog) -> None:
             lines.append(line)
-            bars("train", line.step, config.steps, f"loss {line.loss:.3f}")
+            if bars is not None:
+                bars("train", line.step, config.steps, pace.note(line))
 
-        return run_training(config, stop_after=stop_after, on_step=note, reseed=reseed), lines
+        if not how.workers and not how.address:
+            from salmonn.training.trainer import train as run_training
 
+            return run_training(config, stop_after=stop_after, on_step=note, reseed=how.reseed), lines
+        from salmonn.training.ray_train import train_on_ray
 
-def show_run(result: RunResult, lines: list[StepLog]) -> None:
-    """Print a call of `train`: loss and share of answer tokens hit, over its steps and by task."""
-    if not lines:
-        console.print(f"{result.run} is trained to step {result.steps}, nothing to do")
-        return
-    shown = table("", "steps", "loss", "hits", "padding", "waited", right=("loss", "hits", "padding", "waited"))
-    parts = spans(lines)
-    for part in parts:
-        tokens = sum(line.tokens for line in part)
-        hits = sum(task.accuracy * task.tokens for line in part for task in line.tasks.values())
-        shown.add_row(
-            f"{part[0].step}-{part[-1].step}",
-            f"{sum(line.loss * line.tokens for line in part) / tokens:.3f}",
-            f"{hits / tokens:.1%}",
-            f"{sum(line.padding for line in part) / len(part):.1%}",
-            f"{sum(line.wait_seconds for line in part) / max(1e-9, sum(line.seconds for line in part)):.1%}",
+        result = train_on_ray(
+            config,
+            address=how.address,
+            workers=how.workers or 1,
+            reseed=how.reseed,
+            stop_after=stop_after,
+            on_step=note,
         )
-    console.print(shown)
-    show_tasks(parts)
-    went = f"steps {lines[0].step} to {lines[-1].step}" + (
-        f" (resumed at {result.resumed_from})" if result.resumed_from else ""
-    )
-    console.print(
-        f"{went} in {result.seconds:.1f} s, {len(lines) / result.seconds:.1f} steps a second; kept in {result.run}"
-    )
-    if result.ended == "signal":
-        console.print("asked to stop, and saved; run the same command again to go on")
+    # Steps done again after a kill were not told a second time.
+    return result, [line for line in told_lines(config.folder) if line.step > result.resumed_from]
 
 
-def spans(lines: list[StepLog]) -> list[list[StepLog]]:
-    """Cut the steps of a call into at most ten parts."""
-    width = max(EVERY, -(-len(lines) // 10))
-    return [lines[first : first + width] for first in range(0, len(lines), width)]
+def told_lines(folder: Path) -> list[StepLog]:
+    """Return the log of the run in `folder`."""
+    from salmonn.training.run import Log
+
+    return Log(folder).lines()
 
 
-def show_tasks(parts: list[list[StepLog]]) -> None:
-    """Print each task's loss and hits at the beginning and at the end of a call: has it been learnt at all?"""
-    names = sorted({task for part in parts for line in part for task in line.tasks})
-    columns = ("loss at first", "at last", "hits at first", "at last ")
-    shown = table("", "task", *columns, right=columns)
-    for name in names:
-        told = [summed(part, name) for part in parts]
-        seen = [one for one in told if one is not None]
-        (first_loss, first_hits), (last_loss, last_hits) = seen[0], seen[-1]
-        shown.add_row(name, f"{first_loss:.3f}", f"{last_loss:.3f}", f"{first_hits:.1%}", f"{last_hits:.1%}")
-    console.print(shown)
-
-
-def summed(part: list[StepLog], task: str) -> tuple[float, float] | None:
-    """Return a task's loss and share of hits over some steps, None if they hold none of its examples."""
-    of = [line.tasks[task] for line in part if task in line.tasks]
-    tokens = sum(one.tokens for one in of)
-    if not tokens:
-        return None
-    return sum(one.loss * one.tokens for one in of) / tokens, sum(one.accuracy * one.tokens for one in of) / tokens
+def print_json(told: msgspec.Struct) -> None:
+    """Print a record as one JSON object."""
+    print(msgspec.json.format(msgspec.json.encode(told, enc_hook=str)).decode())
 
 
 def evaluate(run: str, stage: str, limit: int | None, beams: int) -> None:
@@ -142,6 +155,35 @@ def count_examples(run: str, stage: str, limit: int | None) -> int:
     return examples if limit is None else min(limit, examples)
 
 
+def story(run: str, out: str, telling: Telling, data: str, recipe: str, stage: str) -> None:
+    """Let a run tell stories about clips of a dataset, and print what came of it."""
+    require_run(run)
+    files.require_writable(out)
+    from salmonn.story import write_stories
+    from salmonn.teller import RunTeller
+
+    teller = RunTeller(run, telling)
+    dataset = Dataset(data or teller.config.dataset)
+    own = teller.config.recipe
+    named = recipe or (own if stage in load_recipe(own).stages else RECIPE)
+    with Bars() as bars:
+
+        def note(taken: int, tried: int) -> None:
+            bars("story", taken, telling.count, f"{tried} clips tried")
+
+        made = write_stories(out, dataset, load_recipe(named), stage, telling, teller.writer, teller, on_clip=note)
+    words = sorted(len(one.split()) for one in made.stories)
+    refused = ", ".join(f"{reason} {count}" for reason, count in sorted(made.reasons.items()))
+    console.print(
+        f"{len(words)} stories of {words[0]} to {words[-1]} words (median {words[len(words) // 2]}), told by step "
+        f"{teller.writer.step} at LoRA scale {telling.lora_scale:g} about {made.tried} clips"
+        + (f"; refused: {refused}" if refused else "")
+    )
+    console.print(Text(f"  {made.stories[0]}"))
+    done = "was finished before" if not made.asked else "is written"
+    console.print(f"{out} {done}; train on it with recipe = {named!r}, stage = {stage!r} and init_from = {run!r}")
+
+
 def show_scores(result: EvaluationResult) -> None:
     """Print the scores of an evaluation."""
     shown = table(
@@ -158,16 +200,18 @@ def show_scores(result: EvaluationResult) -> None:
     console.print(shown)
 
 
-def generate(run: str, audio: list[str], prompt: str, beams: int, max_new_tokens: int, lora_scale: float) -> None:
-    """Ask a run about sound files and print its answers."""
-    if not prompt.strip():
-        raise UserError("--prompt is empty; ask something, for example 'Please write down what the speaker says.'")
-    require_run(run)
-    for path in audio:
-        load_audio(path)
-    from salmonn.generation import generate as run_generation
+def generate(run: str, audio: list[str], question: Question, config: str, as_json: bool) -> None:
+    """Ask a run about sound files and print its answers as they come: for people, or a JSON object a line."""
+    from salmonn.generation import replies
 
-    answers = run_generation(run, audio, prompt, beams=beams, max_new_tokens=max_new_tokens, lora_scale=lora_scale)
-    for path, answer in zip(audio, answers, strict=True):
-        console.print(f"[bold]{path}[/]")
-        console.print(f"  {answer}", markup=False)
+    if not Path(run).is_file():
+        require_run(run)
+    for one in replies(run, audio, question, config=config):
+        if as_json:
+            print(msgspec.json.encode(one).decode(), flush=True)
+            continue
+        # Text, not strings: a path may look like rich's markup, and an answer may.
+        console.print(Text(one.path, style="bold"))
+        console.print(Text(f"  {one.answer}"))
+        if not one.finished:
+            console.print(f"  [dim](cut off after {question.max_new_tokens} tokens)[/]")

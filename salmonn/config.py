@@ -15,7 +15,8 @@ SPEECH = "<SpeechHere>"
 FRAMES = 1500
 """Frames of Whisper's encoder for 30 s, the length every clip is padded to."""
 
-DType = Literal["float32", "bfloat16", "float16"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+"""Of frozen weights: ``auto`` is bfloat16 on a GPU and float32 elsewhere. What is trained is float32 always."""
 
 
 class WhisperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,6 +37,27 @@ class WhisperConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def __post_init__(self) -> None:
         demand_one_source("whisper", self.folder, (self.width, self.layers, self.heads, self.ffn))
+
+
+class BeatsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The audio encoder, always frozen: a published one from `file`, or one of these sizes with random weights."""
+
+    file: str = ""
+    """A published checkpoint, such as ``BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt``; empty means random ones."""
+    dtype: DType = "float32"
+    """Of the encoder; its filter bank is computed in float32 all the same."""
+    seed: int = 0
+    """Of the random weights."""
+    width: int = 0
+    layers: int = 0
+    heads: int = 0
+    ffn: int = 0
+    patch_width: int = 0
+    """Of the embedding of a patch of 16 by 16 (512 as published)."""
+
+    def __post_init__(self) -> None:
+        sizes = (self.width, self.layers, self.heads, self.ffn, self.patch_width)
+        demand_one_source("beats", self.file, sizes, "file", "width, layers, heads, ffn and patch_width")
 
 
 class LLMConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -124,11 +146,18 @@ class PromptConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """Return the full text of an instruction, with ``<SpeechHere>`` where the audio tokens go."""
         return self.template.replace("{}", self.speech.replace("{prompt}", prompt.strip()))
 
+    def borders(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Return what stands before and behind an instruction's own words, in the halves before and after the audio."""
+        before, after = self.template.replace("{}", self.speech).split(SPEECH)
+        return (before.partition("{prompt}")[::2], after.partition("{prompt}")[::2])
+
 
 class SalmonnConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a model is built from."""
 
     whisper: WhisperConfig
+    beats: BeatsConfig | None = None
+    """The second stream; without it the model hears through Whisper alone."""
     llm: LLMConfig
     qformer: QFormerConfig = QFormerConfig()
     lora: LoraConfig = LoraConfig()
@@ -142,8 +171,11 @@ class SalmonnConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class OptimizerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """AdamW, linear warm-up, then cosine; defaults are those of the released stage 1."""
+    """AdamW and its rate; defaults are those of the released stage 1."""
 
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Linear warm-up from `start_lr`, then a cosine to `final_lr`; or `peak_lr` at every step, as activation tuning
+    wants it: its dozen steps would not leave the warm-up."""
     start_lr: float = 1e-6
     peak_lr: float = 3e-5
     final_lr: float = 1e-5
@@ -172,14 +204,20 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     optimizer: OptimizerConfig = OptimizerConfig()
 
 
-def demand_one_source(part: str, folder: str, sizes: tuple[int, ...]) -> None:
-    """Raise ValueError unless a part has either a folder or all its sizes."""
-    if folder and any(sizes):
+def demand_one_source(
+    part: str,
+    source: str,
+    sizes: tuple[int, ...],
+    kind: str = "folder",
+    names: str = "width, layers, heads and ffn",
+) -> None:
+    """Raise ValueError unless a part has either a folder (or file) or all its sizes."""
+    if source and any(sizes):
         raise ValueError(
-            f"{part} has both folder {folder!r} and sizes; a folder brings its own, so leave the sizes out"
+            f"{part} has both {kind} {source!r} and sizes; a {kind} brings its own, so leave the sizes out"
         )
-    if not folder and min(sizes) < 1:
-        raise ValueError(f"{part} needs either a folder or the sizes width, layers, heads and ffn, each at least 1")
+    if not source and min(sizes) < 1:
+        raise ValueError(f"{part} needs either a {kind} or the sizes {names}, each at least 1")
 
 
 def preset_names() -> tuple[str, ...]:

@@ -98,9 +98,10 @@ def deal(dataset: str) -> None:
 
 def learn(place: Path, dataset: str, steps: int) -> None:
     """Train half of the steps, lose the last checkpoint, resume from the one before, and train to the end."""
-    from salmonn.commands import follow, show_run
+    from salmonn.commands import follow
     from salmonn.training.saves import checkpoint_paths
     from salmonn.training.settings import BatchConfig, TrainConfig
+    from salmonn.training.show import show_run
 
     half = steps // 2
     config = TrainConfig(

@@ -1,4 +1,4 @@
-"""Waveforms to Whisper's log-mel spectrogram of 30 s.
+"""Waveforms to one tensor on the model's device, and from there to Whisper's log-mel spectrogram of 30 s.
 
 Shapes: B clips, S samples at 16 kHz, M mel bins, F = 3000 frames of 10 ms.
 """
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
+from torch.nn import functional
 from transformers import WhisperFeatureExtractor
 
 SAMPLE_RATE = 16_000
@@ -28,18 +30,50 @@ def fit_length(audio_S: Waveform) -> Waveform:
     return np.pad(audio_S[:LONGEST], (0, max(0, SHORTEST - len(audio_S))))
 
 
-class LogMel:
-    """Whisper's features; `cut` counts the clips above 30 s that lost their end, so that nothing is cut in silence."""
+def stack(waveforms: Sequence[Waveform]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return audio_BS, float32, zeros behind each clip, and its lengths_B in samples, int64; both on the CPU."""
+    fitted = [torch.from_numpy(fit_length(audio_S)) for audio_S in waveforms]
+    lengths_B = torch.tensor([len(audio_S) for audio_S in fitted])
+    return nn.utils.rnn.pad_sequence(fitted, batch_first=True), lengths_B
+
+
+class LogMel(nn.Module):
+    """Whisper's features on the device of the audio.
+
+    `cut` counts the clips above 30 s that lost their end, so that nothing is cut in silence.
+    """
+
+    window_K: torch.Tensor
+    filters_MK: torch.Tensor
 
     def __init__(self, mel_bins: int) -> None:
         """Every published Whisper has these settings but for the number of mel bins (80, or 128 in large-v3)."""
+        super().__init__()
         self.extractor = WhisperFeatureExtractor(feature_size=mel_bins)
         self.cut = 0
+        # Not in the state dict: they follow from the number of bins.
+        self.register_buffer("window_K", torch.hann_window(self.extractor.n_fft), persistent=False)
+        filters_MK = torch.from_numpy(self.extractor.mel_filters.T.astype(np.float32)).contiguous()
+        self.register_buffer("filters_MK", filters_MK, persistent=False)
 
-    def __call__(self, waveforms: Sequence[Waveform]) -> torch.Tensor:
-        """Return mel_BMF, float32, from mono waveforms at 16 kHz in [-1, 1]; each clip's values depend on it alone."""
+    def count(self, waveforms: Sequence[Waveform]) -> None:
+        """Add to `cut`."""
         self.cut += sum(len(audio_S) > LONGEST for audio_S in waveforms)
-        fitted = [fit_length(audio_S) for audio_S in waveforms]
-        # With torch installed the extractor takes its torch path, several times faster than numpy on 30 s of padding.
-        mel_BMF: torch.Tensor = self.extractor(fitted, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
-        return mel_BMF
+
+    @torch.no_grad()
+    def forward(self, audio_BS: torch.Tensor) -> torch.Tensor:
+        """Return mel_BMF, float32, of mono audio at 16 kHz in [-1, 1] with zeros behind each clip.
+
+        Each clip's values depend on it alone. The steps are those of transformers' WhisperFeatureExtractor, which would
+        bring its result back to the CPU.
+        """
+        audio_BS = functional.pad(audio_BS, (0, LONGEST - audio_BS.shape[1]))
+        # Half precision would drown what is quiet, and an autocast around a step reaches this product too.
+        with torch.autocast(audio_BS.device.type, enabled=False):
+            stft_BKF = torch.stft(
+                audio_BS, self.extractor.n_fft, self.extractor.hop_length, window=self.window_K, return_complex=True
+            )
+            power_BKF = (stft_BKF[..., :-1].abs() ** 2).contiguous()
+            mel_BMF = (self.filters_MK @ power_BKF).clamp(min=1e-10).log10()
+        loudest_B11 = mel_BMF.amax(dim=(1, 2), keepdim=True)
+        return (torch.maximum(mel_BMF, loudest_B11 - 8.0) + 4.0) / 4.0

@@ -44,9 +44,17 @@ class WindowQFormer(nn.Module):
             self.blip.apply(reset)
             self.projection = nn.Linear(config.width, llm_width)
 
-    def forward(self, speech_BFC: torch.Tensor, audio_BFC: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the audio tokens [B, W * Q, D]; the queries of a window are adjacent."""
-        frames_BFC = self.join(speech_BFC, audio_BFC)
+    def forward(
+        self,
+        speech_BFC: torch.Tensor,
+        audio_BFC: torch.Tensor | None = None,
+        audio_frames_B: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the audio tokens [B, W * Q, D]; the queries of a window are adjacent.
+
+        `audio_frames_B` says how many frames of the second stream are a clip's own; without it all are.
+        """
+        frames_BFC = self.join(speech_BFC, audio_BFC, audio_frames_B)
         # The incomplete window at the end is dropped, as released (4 of 1500 frames).
         windows_BWCK = frames_BFC.unfold(1, self.kernel, self.stride)
         b, w = windows_BWCK.shape[:2]
@@ -56,14 +64,23 @@ class WindowQFormer(nn.Module):
         tokens_NQD: torch.Tensor = self.projection(hidden_NQE)
         return tokens_NQD.reshape(b, -1, tokens_NQD.shape[-1])
 
-    def join(self, speech_BFC: torch.Tensor, audio_BFC: torch.Tensor | None) -> torch.Tensor:
+    def join(
+        self,
+        speech_BFC: torch.Tensor,
+        audio_BFC: torch.Tensor | None,
+        audio_frames_B: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return both streams after their LayerNorms, the shorter one padded with zeros, speech channels first."""
         speech_BFC = self.ln_speech(speech_BFC)
         assert (self.ln_audio is None) == (audio_BFC is None), "as many streams as it was made for"
         if self.ln_audio is None or audio_BFC is None:
             return speech_BFC
         audio_BFC = self.ln_audio(audio_BFC)
-        # Padding comes after the LayerNorm, so that a padded frame is exactly zero.
+        # Padding comes after the LayerNorm, so that a padded frame is exactly zero; a clip in a longer batch has what
+        # it has alone.
+        if audio_frames_B is not None:
+            own_BF = torch.arange(audio_BFC.shape[1], device=audio_BFC.device) < audio_frames_B[:, None]
+            audio_BFC = audio_BFC.masked_fill(~own_BF[:, :, None], 0.0)
         frames = max(speech_BFC.shape[1], audio_BFC.shape[1])
         streams = [functional.pad(x_BFC, (0, 0, 0, frames - x_BFC.shape[1])) for x_BFC in (speech_BFC, audio_BFC)]
         return torch.cat(streams, dim=-1)

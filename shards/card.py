@@ -48,6 +48,9 @@ def card(manifest: Manifest) -> str:
         f"| {s.corpus} | {s.split} | {s.packed:,} | {s.seconds / 3600:.2f} | {', '.join(s.tasks)} | {s.license} |"
         for s in manifest.sources
     ]
+    if manifest.provenance:
+        told = "; ".join(f"{name} {value}" for name, value in sorted(manifest.provenance.items()))
+        lines += ["", f"**The answers were written by a model** ({told})."]
     lines += ["", f"Built from the recipe `{manifest.recipe}`; digest `{manifest.digest}`.", ""]
     return "\n".join(lines)
 

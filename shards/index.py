@@ -107,7 +107,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     shards: tuple[File, ...]
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What dataset.json holds."""
 
     format: str
@@ -119,6 +119,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the indexes, and so of every byte of every sample."""
     sources: tuple[Source, ...]
     tools: dict[str, str]
+    provenance: dict[str, str] = {}
+    """Where a model wrote the answers: which one, and how. Empty, and not in the file, where corpora did."""
 
 
 class Dataset:

@@ -21,6 +21,15 @@ REASONS = {
     "not_finite": "samples that are not numbers",
 }
 
+STORIES = {
+    "empty_story": "the model wrote no word",
+    "garbled_story": "bytes that are no text stand in what the model wrote",
+    "unfinished_story": "the model was cut off before its first sentence ended",
+    "repeated_story": "the model said the same over and over",
+    "same_story": "the model had told the same story of another clip",
+}
+"""Of a clip whose audio is good, but a model that was to tell a story about it told none."""
+
 
 class Refused(Exception):
     """Audio that cannot be packed: `reason` is a code of REASONS, `detail` is for the reader."""

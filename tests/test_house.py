@@ -24,7 +24,8 @@ FLOOR_BELOW = {
 }
 ROOF = re.compile(r"salmonn/cli(_\w+)?\.py")
 ONE_ROOM = {
-    "ray": {"pipelines/executor.py"},
+    "ray": {"pipelines/executor.py", "salmonn/training/ray_train.py"},
+    "gradio": {"salmonn/chat.py"},
     "fsspec": {"manifests/files.py"},
     "tarfile": {"shards/sample.py"},
     "soundfile": {"shards/audio.py", "shards/sound.py"},

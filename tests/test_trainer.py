@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from salmonn.training.run import Log, StepLog, load_run
 from salmonn.training.saves import checkpoint_paths
 from salmonn.training.settings import BatchConfig, TrainConfig, differences, resolve
 from salmonn.training.trainer import Trainer, run_training
-from tiny_model import MODEL, ToneStream, config, example
+from tiny_model import MODEL, STEADY, ToneStream, config, example
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 def lines(run: Path) -> list[StepLog]:
@@ -141,6 +142,13 @@ def test_the_log_tells_each_task(undisturbed: Path) -> None:
     for line in lines(undisturbed):
         assert set(line.tasks) == {"asr", "gender_recognition"}
         assert sum(task.tokens for task in line.tasks.values()) == line.tokens
+        asked = Counter(example(7 * (line.step - 1) + i).task for i in range(line.examples))
+        assert line.mixture == asked == {name: task.examples for name, task in line.tasks.items()}
+        assert line.clips_per_second == pytest.approx(line.examples / line.seconds)
+        assert line.tokens_per_second == pytest.approx(line.tokens / line.seconds)
+        assert 0 <= line.wait_seconds <= line.seconds
+        assert line.memory > 2**26, "python with torch holds more than 64 MiB"
+        assert line.skipped == ()
         total = sum(task.loss * task.tokens for task in line.tasks.values())
         assert line.loss == pytest.approx(total / line.tokens)
         assert 0 <= line.padding < 1
@@ -151,11 +159,7 @@ def test_the_log_tells_each_task(undisturbed: Path) -> None:
 
 def test_micro_batches_make_one_step(tmp_path: Path) -> None:
     """The loss and the gradient are those of all examples at once: a sum over tokens, not a mean of means."""
-    model = msgspec.structs.replace(
-        MODEL,
-        qformer=msgspec.structs.replace(MODEL.qformer, dropout=0.0),
-        lora=msgspec.structs.replace(MODEL.lora, dropout=0.0),
-    )
+    model = STEADY
     settings = config(tmp_path, model=model, batch=BatchConfig(micro_batches=2))
     result = run_training(settings, ToneStream(micro_batches=2), stop_after=1)
     batches = iter(ToneStream())
@@ -196,8 +200,14 @@ def test_a_diverging_run_says_so_and_keeps_its_weights(tmp_path: Path) -> None:
         trainer.model.qformer.projection.bias[0] = math.nan
     before = {name: weight.clone() for name, weight in trainer.model.trainable_state().items()}
     tmp_path.mkdir(exist_ok=True)
-    with pytest.raises(UserError, match=r"step 1: the gradient is nan .* Lower optimizer.peak_lr"):
+    words = (
+        r"step 1: the loss is nan .* 3 of its examples.*examples: tone-0, tone-1, tone-2\. .*lower optimizer.peak_lr"
+    )
+    with pytest.raises(UserError, match=words):
         trainer.run(stop_after=None, on_step=None)
+    report = msgspec.json.decode((tmp_path / "stopped.json").read_bytes())
+    assert report["keys"] == report["without_loss"] == ["tone-0", "tone-1", "tone-2"]
+    assert not checkpoint_paths(tmp_path / "checkpoints")
     for name, weight in trainer.model.trainable_state().items():
         assert torch.equal(weight.nan_to_num(), before[name].nan_to_num()), name
 

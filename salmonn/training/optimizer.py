@@ -1,4 +1,4 @@
-"""AdamW and its learning rate: linear warm-up, then a cosine; settings as released with the paper."""
+"""AdamW and its learning rate: warm-up and cosine as released with the paper, or a constant."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from salmonn.config import OptimizerConfig
 def learning_rate(config: OptimizerConfig, step: int, horizon: int) -> float:
     """Return the rate for the step with this number, counted from 0, in a run of `horizon` steps.
 
-    As released, the cosine is evaluated at the global step, not from the end of the warm-up; unlike there, the warm-up
-    does not begin again in each epoch.
+    It depends on nothing else, so a resumed run goes on with it. As released, the cosine is evaluated at the global
+    step, not from the end of the warm-up; unlike there, the warm-up does not begin again in each epoch. A constant has
+    no warm-up: the dozen steps of activation tuning would not leave it (facts: the released stage 3 stays near 1e-6).
     """
+    if config.schedule == "constant":
+        return config.peak_lr
     if step < config.warmup_steps:
         return config.start_lr + (config.peak_lr - config.start_lr) * step / config.warmup_steps
     cosine = (1 + math.cos(math.pi * min(step / horizon, 1.0))) / 2

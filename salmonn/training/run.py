@@ -30,6 +30,7 @@ class TaskLog(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: float
     """Share of its answer tokens that are the likeliest (teacher-forced)."""
     tokens: int
+    examples: int = 0
 
 
 class StepLog(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,9 +55,18 @@ class StepLog(msgspec.Struct, frozen=True, kw_only=True):
     truncated: int
     """Answers above the model's max_answer_tokens that lost their end."""
     wait_seconds: float
-    """Spent waiting for data."""
+    """Spent waiting for data, by the rank that waited longest."""
     seconds: float
     """Spent in all."""
+    clips_per_second: float = 0.0
+    tokens_per_second: float = 0.0
+    """Answer tokens."""
+    mixture: dict[str, int] = msgspec.field(default_factory=dict)
+    """Task to its examples in the step: the mixture as it was dealt."""
+    memory: int = 0
+    """Peak bytes so far on the fullest rank: of the GPU, or without one of the process."""
+    skipped: tuple[str, ...] = ()
+    """Damaged samples that were found since the step before, and left out; readers are some batches ahead."""
 
 
 class Log:
@@ -143,13 +153,13 @@ def load_run(run: str | Path) -> tuple[TrainConfig, Salmonn, int]:
     checkpoint = newest_checkpoint(config.folder / "checkpoints")
     if checkpoint is None:
         raise UserError(f"the run {str(run)!r} has no checkpoint yet; train it first")
-    model = Salmonn.from_config(config.sizes)
+    model = Salmonn.from_config(config.sizes, pick_device(config))
     fill_model(model, checkpoint, model.frozen_digest())
     return config, model.to(pick_device(config)).eval(), checkpoint.state.step
 
 
 def pick_device(config: TrainConfig) -> torch.device:
-    """Return the device to compute on; ``auto`` is the GPU where there is one."""
+    """Return the device to compute on; ``auto`` is the GPU where there is one. Of several, a rank has its own."""
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if config.device == "cuda" and not torch.cuda.is_available():

@@ -7,9 +7,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from manifests.errors import UserError
+from manifests.errors import UserError, nearest
 from manifests.settings import read_toml
 from salmonn.config import OptimizerConfig, SalmonnConfig, load_preset
+
+PARTS = ("qformer", "lora", "ln", "projection", "words")
+"""What of a model can learn, as Salmonn.parts() names it."""
+
+LoggerName = Literal["tensorboard", "wandb", "trackio"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class BatchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,6 +50,11 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     steps: int
     """Steps of the whole run; may be raised later to go on."""
     stage: str = "instruct"
+    init_from: str = ""
+    """Where the trained weights come from at step 0: a run's folder, a checkpoint's, or a released ``.pth``; empty
+    means fresh ones. A run that has a checkpoint goes on from it and does not look here again."""
+    parts: tuple[str, ...] = ()
+    """Which of PARTS learn, the rest stays as it came; empty means all that the model has."""
     optimizer: OptimizerConfig | None = None
     """None means the preset's, or for a table in place of a preset the released stage 1."""
     batch: BatchConfig = BatchConfig()
@@ -56,6 +67,18 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     threads: int = 0
     """CPU threads torch computes with; 0 means its own choice. Bits are the same only with the same number."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "auto"
+    """Of the products in the trained forward pass (autocast); ``auto`` is bfloat16 on a GPU, else float32."""
+    compile: bool = False
+    """Compile the frozen encoders: faster after the first minutes, other last bits."""
+    gradient_checkpointing: bool = False
+    """Compute the language model's layers twice instead of keeping what they made: less memory, a third more time."""
+    shard_frozen: bool = False
+    """Cut the frozen language model over all ranks (FSDP2), for one that a single GPU cannot hold."""
+    loggers: tuple[LoggerName, ...] = ()
+    """Where each step is told beside log.jsonl."""
+    skips: float = 0.001
+    """Largest share of examples, 0 to 1, whose audio may be unreadable before the run stops."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "checkpoint_every", "keep"):
@@ -63,6 +86,11 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.threads < 0:
             raise ValueError(f"threads is {self.threads}; it must be 0 (torch's choice) or above")
+        if not 0 <= self.skips <= 1:
+            raise ValueError(f"skips is {self.skips}; it is a share of the examples, from 0 to 1")
+        for part in self.parts:
+            if part not in PARTS:
+                raise ValueError(f"parts: there is no part {part!r}; {nearest(part, PARTS)}")
 
     @property
     def folder(self) -> Path:
@@ -98,16 +126,23 @@ def resolve(config: TrainConfig) -> TrainConfig:
 ORDERING = ("dataset", "recipe", "stage", "seed")
 """Settings that the order of the examples depends on, beside those of a batch."""
 
+FREE = (
+    *("run", "checkpoint_every", "keep", "batch.readers", "loggers", "skips"),
+    *("gradient_checkpointing", "shard_frozen"),
+)
+"""Settings that leave the results of a run alone. ``threads``, ``compile`` and ``precision`` are not among them: they
+change how sums are rounded, and a resumed run would differ from one never stopped."""
+
 
 def differences(old: TrainConfig, new: TrainConfig, *, reseed: bool = False) -> list[str]:
     """Return what makes `new` another run than `old`, as ``batch.max_examples was 8, is 16``; both are resolved.
 
-    Nothing that leaves the results alone counts: where the run lies, more steps, how often it is saved, the readers.
+    Nothing that leaves the results alone counts: what FREE names, and more steps.
     With `reseed`, neither does what the order of the examples depends on.
     """
     before, after = flatten(msgspec.to_builtins(old)), flatten(msgspec.to_builtins(new))
     ordering = [name for name in before if name in ORDERING or name.startswith("batch.")] if reseed else []
-    for free in {"run", "checkpoint_every", "keep", "batch.readers", *ordering}:
+    for free in {*FREE, *ordering}:
         before.pop(free), after.pop(free)
     if new.steps >= old.steps:
         before.pop("steps"), after.pop("steps")

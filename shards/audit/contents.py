@@ -22,12 +22,14 @@ from shards.audit.report import (
     Totals,
 )
 from shards.index import Dataset
+from shards.refusals import STORIES
 
 LABEL_TIMES = 5
 """So often, at least, the labels of a task are given on average."""
 MEANINGS = {
     "excluded audio_missing": "the corpus lists the clip, but its audio is not among the files",
     "excluded no_instruction": "no task of the recipe can ask anything of the clip",
+    **{f"excluded {reason}": meaning for reason, meaning in STORIES.items()},
     **{f"quarantined {reason}": meaning for reason, meaning in REASONS.items()},
 }
 
