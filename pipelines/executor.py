@@ -36,6 +36,8 @@ KNOCK = 10.0
 """Seconds given to a cluster to take a connection."""
 LONGEST_TEMP = 28
 """Bytes of a folder below which Ray's sockets fit: with what Ray adds, their paths may have 107."""
+UNASKED = ("start_api_server", "start_monitor", "start_log_monitor")
+"""Servers for a dashboard that is not served, for machines that are not added, for logs that nobody is told."""
 HINTS = {
     "auto": "start one by `ray start --head`, or name the one you mean as HOST:PORT; is {token}?",
     "ray://": "is its --ray-client-server-port (10001 by default) this, and is {token}?",
@@ -88,15 +90,16 @@ class Executor:
         # Ctrl-C while Ray starts leaves its processes to Ray's own exit handler. Ours, registered before, comes after.
         atexit.register(self.remove_folder)
         try:
-            self.ray.init(
-                address="local",
-                num_cpus=self.workers or os.cpu_count() or 1,
-                object_store_memory=OBJECT_STORE,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                _temp_dir=self.folder,
-            )
+            with without_unasked():
+                self.ray.init(
+                    address="local",
+                    num_cpus=self.workers or os.cpu_count() or 1,
+                    object_store_memory=OBJECT_STORE,
+                    include_dashboard=False,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    _temp_dir=self.folder,
+                )
         except (ValueError, RuntimeError) as error:
             raise Failed(f"Ray does not start on this machine ({first_line(error)})") from None
 
@@ -191,6 +194,24 @@ def temporary_folder() -> str:
     """Make a folder for what Ray writes while it runs, where its sockets have names short enough."""
     place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     return tempfile.mkdtemp(prefix="ray-", dir=place if len(os.fsencode(place)) <= LONGEST_TEMP else "/tmp")
+
+
+@contextlib.contextmanager
+def without_unasked() -> Iterator[None]:
+    """Let Ray start without servers that a build on one machine never asks: they are a third of what its start takes.
+
+    Ray has no setting for it, so their names are its own; one that a later Ray no longer has is simply started.
+    """
+    from ray._private.node import Node
+
+    usual = {name: getattr(Node, name) for name in UNASKED if hasattr(Node, name)}
+    for name in usual:
+        setattr(Node, name, lambda *args, **options: None)
+    try:
+        yield
+    finally:
+        for name, method in usual.items():
+            setattr(Node, name, method)
 
 
 def knock(address: str) -> None:
