@@ -91,6 +91,7 @@ def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
     page.process.wait()
 
 
+@pytest.mark.slow
 def test_the_page_answers_as_the_command_does(served: Served, run: Path, tmp_path: Path) -> None:
     if browser.find() is None:
         pytest.skip(f"no browser here: none of {', '.join(browser.NAMES)} is on the PATH")
@@ -198,6 +199,7 @@ def test_no_address_is_opened(run: Path) -> None:
         asyncio.run(sound.async_move_resource_to_block_cache("https://192.0.2.1/a.wav"))
 
 
+@pytest.mark.slow
 def test_uploads_are_limited_and_gone_when_the_page_is(run: Path, served: Served) -> None:
     content = BARKS.read_bytes()
     code, told = served.upload(content)

@@ -99,6 +99,7 @@ def in_parts(whole: TrainConfig, parts: TrainConfig) -> None:
             run_training(settings, stream, ranks=ranks, stop_after=stop_after)
 
 
+@pytest.mark.slow
 def test_two_processes_resume_to_the_bit_with_dropout(tmp_path: Path) -> None:
     whole, parts = (config(tmp_path / name, batch=TWO, steps=4) for name in ("whole", "parts"))
     assert run_ranks(2, in_parts, whole, parts) == [0, 0]
@@ -195,6 +196,7 @@ def meet_troubles(folder: str) -> None:
     Path(folder, f"{ranks.rank}.json").write_text(json.dumps(told))
 
 
+@pytest.mark.slow
 def test_what_happens_to_one_rank_ends_all_after_the_same_step(tmp_path: Path) -> None:
     assert run_ranks(2, meet_troubles, str(tmp_path)) == [0, 0]
     first, second = (
@@ -328,6 +330,7 @@ def train_noted(settings: TrainConfig, dataset: Dataset, recipe: Recipe, out: st
         run_training(settings, stream, ranks=ranks, stop_after=stop_after)
 
 
+@pytest.mark.slow
 def test_resumed_on_another_world_size_the_same_examples_are_dealt(
     dataset: Dataset, recipe: Recipe, tmp_path: Path
 ) -> None:
