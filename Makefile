@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt shards/_weave.c shards/_sums.c
 	@echo "Setting up $(VENV) (about two minutes, once)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[build,train,test]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[build,train,score,chat,loggers,test]'
 	$(BIN)/python -c 'import sys, torch; sys.exit(torch.version.cuda is None)' || \
 	  rm -f $(VENV)/lib/python*/site-packages/torchaudio/lib/*.so
 	@$(BIN)/python -c 'import torch, torchaudio, ray, datasets, webdataset' && touch $@

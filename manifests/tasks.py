@@ -206,9 +206,9 @@ ROWS: tuple[tuple[str, int, str, str, Callable[[Clip], tuple[Ask, ...]]], ...] =
     ("translation_en_ja", 2, "bleu_ja", "translate English speech into Japanese", translation("ja")),
     ("keyword_extraction", 2, "keywords", "name the keywords of a talk", keywords),
     ("spoken_query_qa", 2, "judge", "answer a spoken question", spoken_question),
-    ("slot_filling", 2, "judge", "find the value of a slot in a request", questions),
+    ("slot_filling", 2, "slots", "find the value of a slot in a request", questions),
     ("audio_story", 3, "story", "tell a story that fits the sound", label("story")),
-    ("speech_audio_coreasoning", 3, "judge", "answer a spoken question about the background", spoken_question),
+    ("speech_audio_coreasoning", 3, "coreasoning", "answer a spoken question about the background", spoken_question),
 )
 TASKS = {
     name: Task(name=name, level=level, metric=metric, about=about, ask=rule, judged_by=JUDGED_BY.get(name))

@@ -15,9 +15,9 @@ import msgspec
 
 from manifests import Clip, UserError, files, load_corpus
 from manifests.annotations import Row, write
+from manifests.chat import Chat, Limits
 from manifests.questions import questions_for
 from pipelines.ask import Watch, ask_all, describe, key_of, messages_of
-from pipelines.chat import Chat, Limits
 from pipelines.journal import open_journal, read_journal
 from pipelines.scan import raw_folder
 

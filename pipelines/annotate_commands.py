@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from manifests import Failed, UserError, load_corpus
+from manifests.chat import Limits
 from manifests.console import Bars, console, table
 from manifests.corpus import parse_source
 from pipelines.annotate import Made, Plan, annotate_by_rule, price
 from pipelines.annotate import annotate as run_annotate
-from pipelines.chat import Limits
 from pipelines.scan import raw_folder
 
 

@@ -10,8 +10,8 @@ from typing import Annotated
 import msgspec
 
 from manifests import Clip, Failed
+from manifests.chat import Chat, Unanswered
 from manifests.text import TAG
-from pipelines.chat import Chat, Unanswered
 from pipelines.journal import Entry, Journal
 
 INSTRUCTIONS = """\

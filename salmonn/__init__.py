@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from salmonn.config import SalmonnConfig
-    from salmonn.evaluation import evaluate
+    from salmonn.evaluation.evaluate import evaluate
     from salmonn.generation import generate
     from salmonn.model import Salmonn
     from salmonn.training.trainer import train
@@ -20,7 +20,7 @@ __all__ = ["Salmonn", "SalmonnConfig", "evaluate", "generate", "train"]
 ROOMS = {
     "Salmonn": "salmonn.model",
     "SalmonnConfig": "salmonn.config",
-    "evaluate": "salmonn.evaluation",
+    "evaluate": "salmonn.evaluation.evaluate",
     "generate": "salmonn.generation",
     "train": "salmonn.training.trainer",
 }

@@ -1,4 +1,4 @@
-"""Commands that use datasets and what is trained on them: look, stream, train, evaluate, ask. A part of the roof."""
+"""Commands that use datasets and what is trained on them: look, stream, train, ask. A part of the roof."""
 
 from __future__ import annotations
 
@@ -108,19 +108,6 @@ def train(
 
     how = running.How(steps=steps, reseed=reseed, dry_run=dry_run, as_json=as_json, workers=workers, address=address)
     running.train(config, how)
-
-
-@app.command()
-def evaluate(
-    run: Annotated[str, typer.Argument(help="The folder of the run.")],
-    stage: Stage = "evaluate",
-    limit: Annotated[int | None, typer.Option(help="At most so many examples.", show_default=False)] = None,
-    beams: Annotated[int, typer.Option(help="Width of the beam search; 1 is greedy.")] = 4,
-) -> None:
-    """Answer every example of a stage and score the answers."""
-    from salmonn import commands as running
-
-    running.evaluate(run, stage, limit, beams)
 
 
 @app.command()

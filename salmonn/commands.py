@@ -1,4 +1,4 @@
-"""The commands train, evaluate and generate: what they print."""
+"""The commands train, story and generate: what they print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from rich.text import Text
 
 from manifests import UserError, files, load_recipe
-from manifests.console import Bars, console, table
+from manifests.console import Bars, console
 from salmonn.story_plan import RECIPE, Telling
 from salmonn.training.loggers import demand_installed
 from salmonn.training.settings import TrainConfig, load_train_config, resolve
@@ -20,7 +20,6 @@ from shards import Dataset, Stream
 
 # What needs torch is imported where it is used: a mistake in a settings file is told at once, not after ten seconds.
 if TYPE_CHECKING:
-    from salmonn.evaluation import EvaluationResult
     from salmonn.generation import Question
     from salmonn.training.run import StepLog
     from salmonn.training.trainer import RunResult
@@ -118,41 +117,10 @@ def print_json(told: msgspec.Struct) -> None:
     print(msgspec.json.format(msgspec.json.encode(told, enc_hook=str)).decode())
 
 
-def evaluate(run: str, stage: str, limit: int | None, beams: int) -> None:
-    """Evaluate a run and print its scores."""
-    show_scores(assess(run, stage, limit, beams))
-
-
-def assess(run: str, stage: str, limit: int | None, beams: int, max_new_tokens: int = 200) -> EvaluationResult:
-    """Evaluate a run with a bar."""
-    require_run(run)
-    from salmonn.evaluation import evaluate as run_evaluation
-
-    done = 0
-    with Bars() as bars:
-
-        def note(examples: int) -> None:
-            nonlocal done
-            done += examples
-            bars("evaluate", done, total)
-
-        total = count_examples(run, stage, limit)
-        return run_evaluation(run, stage=stage, limit=limit, beams=beams, max_new_tokens=max_new_tokens, on_batch=note)
-
-
 def require_run(run: str) -> None:
     """Raise UserError unless the folder `run` is one that training made."""
     if not (Path(run) / "config.json").is_file():
         raise UserError(f"there is no run in {run!r}; salmonn train makes one")
-
-
-def count_examples(run: str, stage: str, limit: int | None) -> int:
-    """Return how many examples an evaluation will answer."""
-    from salmonn.training.run import read_run_config
-
-    config = read_run_config(run)
-    examples = Stream(Dataset(config.dataset), load_recipe(config.recipe), stage=stage, epochs=1).order.examples
-    return examples if limit is None else min(limit, examples)
 
 
 def story(run: str, out: str, telling: Telling, data: str, recipe: str, stage: str) -> None:
@@ -182,22 +150,6 @@ def story(run: str, out: str, telling: Telling, data: str, recipe: str, stage: s
     console.print(Text(f"  {made.stories[0]}"))
     done = "was finished before" if not made.asked else "is written"
     console.print(f"{out} {done}; train on it with recipe = {named!r}, stage = {stage!r} and init_from = {run!r}")
-
-
-def show_scores(result: EvaluationResult) -> None:
-    """Print the scores of an evaluation."""
-    shown = table(
-        f"{result.stage} of {result.recipe}, step {result.step}, {result.beams} beams",
-        *("task", "metric", "score", "examples", "unfinished", "counted as"),
-        right=("score", "examples", "unfinished"),
-    )
-    for task in result.tasks:
-        name, value, how = ("-", "-", task.note)
-        if task.score is not None:
-            name, value = task.score.name, f"{task.score.value:.1%}"
-            how = ", ".join(f"{name} {value}" for name, value in task.score.details.items())
-        shown.add_row(task.task, name, value, str(task.count), str(task.unfinished), how)
-    console.print(shown)
 
 
 def generate(run: str, audio: list[str], question: Question, config: str, as_json: bool) -> None:

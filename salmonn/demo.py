@@ -136,9 +136,12 @@ def learn(place: Path, dataset: str, steps: int) -> None:
 
 def assess(place: Path) -> None:
     """Answer and score the test split, and say what the scores mean."""
-    from salmonn.commands import assess, show_scores
+    from salmonn.evaluation.commands import Where, evaluate
+    from salmonn.evaluation.request import Request
 
-    show_scores(assess(str(place / "run"), "evaluate", None, 1, max_new_tokens=100))
+    # A walk of more steps has another model to ask.
+    request = Request(beams=1, max_new_tokens=100)
+    evaluate(str(place / "run"), request, Where(anew=True), html=str(place / "scores.html"))
     console.print(
         "  These scores are bad, and honestly so: random weights, four minutes of speech and a minute of training\n"
         "  teach the model what an answer looks like, not to hear. They show that the road is whole."
@@ -154,7 +157,7 @@ def look(place: Path, dataset: str) -> None:
 
 def finished(place: Path, steps: int) -> bool:
     """Whether an earlier walk came to its end with as many steps or more."""
-    scores = place / "run" / "evaluation" / "scores.json"
+    scores = place / "run" / "evaluation" / "evaluate" / "scores.json"
     if not all((place / name).exists() for name in ("audit.html", "dataset/dataset.json")) or not scores.exists():
         return False
     return bool(msgspec.json.decode(scores.read_bytes())["step"] == steps)
@@ -168,5 +171,6 @@ def show_paths(place: Path) -> None:
         "dataset": "shards, index, quarantine, dataset card",
         "run": "settings, log, checkpoints",
         "run/evaluation": "every answer, and the scores",
+        "scores.html": "the scores beside the paper's",
     }.items():
         console.print(f"  {place / path!s:<32} {what}")

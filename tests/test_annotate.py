@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import re
@@ -11,33 +10,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chat_server import Endpoint, completion, serving
 from manifests import Failed, UserError, load_corpus
 from manifests.annotations import Annotations
+from manifests.chat import LARGEST, Limits, address_of, retry_after
 from manifests.join import join
 from pipelines.annotate import annotate, annotate_by_rule, path_of, price
 from pipelines.annotate_commands import annotate as command
 from pipelines.annotate_commands import splits_of
 from pipelines.ask import describe, key_of, parse
-from pipelines.chat import LARGEST, Limits, address_of, retry_after
 from pipelines.journal import open_journal
 
 SECRET = "sk-a-secret-that-nobody-may-see"
 QUICK = Limits(parallel=4, retries=3, timeout=5.0, backoff=0.01)
 SOURCES = [("librispeech", "dev-clean")]
-
-
-def completion(content: object) -> bytes:
-    text = content if isinstance(content, str) else json.dumps(content)
-    return json.dumps(
-        {"id": "x", "choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}
-    ).encode()
 
 
 def right(asked: dict[str, Any]) -> bytes:
@@ -46,72 +39,12 @@ def right(asked: dict[str, Any]) -> bytes:
     return completion({"questions": [{"question": f"Is {word} said?", "answer": "Yes."}]})
 
 
-class Endpoint(http.server.ThreadingHTTPServer):
-    """A model: `script(number, asked)` gives (status, headers, body) of the request with that number."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[dict[str, Any]] = []
-        self.heads: list[dict[str, str]] = []
-        self.times: list[float] = []
-        self.busy = self.most = 0
-        self.lock = threading.Lock()
-        self.script: Callable[[int, dict[str, Any]], tuple[int, dict[str, str], bytes]] = lambda _, asked: (
-            200,
-            {},
-            right(asked),
-        )
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers as the script says."""
-
-    server: Endpoint
-
-    def do_POST(self) -> None:
-        server = self.server
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            server.asked.append(asked)
-            server.heads.append({**self.headers, "path": self.path})
-            server.times.append(time.monotonic())
-            number = len(server.asked) - 1
-            server.busy += 1
-            server.most = max(server.most, server.busy)
-        try:
-            status, headers, body = server.script(number, asked)
-        finally:
-            with server.lock:
-                server.busy -= 1
-        if status == 0:
-            self.close_connection = True
-            return
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     """A model on this machine, and the token for it in the environment."""
     monkeypatch.setenv("SALMONN_API_KEY", SECRET)
-    with Endpoint() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(lambda _, asked: (200, {}, right(asked))) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

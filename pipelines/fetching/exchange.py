@@ -216,7 +216,7 @@ def refuse_status(response: urllib3.BaseHTTPResponse, host: str) -> None:
         raise Unfetched("range", f"{host} has no such range")
     if status >= 500 or status in PASSING:
         # Heavy, and seldom needed.
-        from pipelines.chat import retry_after
+        from manifests.chat import retry_after
 
         wait = retry_after(response.headers.get("Retry-After", ""))
         raise Unfetched(f"http_{status}", f"{host} answers {status} for now", wait=wait)

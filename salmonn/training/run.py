@@ -3,7 +3,7 @@
 RUN/config.json              the settings, presets resolved
 RUN/log.jsonl                one line a step
 RUN/checkpoints/step-NNNNNN  see salmonn/training/saves.py
-RUN/evaluation/              see salmonn/evaluation.py
+RUN/evaluation/              see salmonn/evaluation/evaluate.py
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Chat completions of any OpenAI-compatible endpoint: retried, at a limited rate, and the token kept to itself."""
+"""Chat completions of any OpenAI-compatible endpoint: retried, at a limited rate, and the token kept to itself.
+
+Who annotates, judges, or is evaluated, is asked through it. It needs aiohttp, which manifests/ does without elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import email.utils
 import os
 import time
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +17,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from manifests import UserError, draw, files
+from manifests import draw, files
+from manifests.errors import UserError
 
 TOKEN = "SALMONN_API_KEY"
 LONGEST_WAIT = 3600.0
@@ -23,10 +28,10 @@ LARGEST = 1 << 20
 RETRIED = (408, 409, 425, 429)
 """Beside 5xx, the statuses that pass."""
 WRONG = {
-    401: f"is its token in the environment variable {TOKEN}?",
-    403: f"does the token in {TOKEN} allow it?",
-    404: "is --endpoint the address above /chat/completions, and --model a name it knows?",
-    405: "is --endpoint the address above /chat/completions?",
+    401: "is its token in the environment variable {variable}?",
+    403: "does the token in {variable} allow it?",
+    404: "is {option} the address above /chat/completions, and the model's a name it knows?",
+    405: "is {option} the address above /chat/completions?",
 }
 """Statuses that no second try mends, and no other clip either."""
 
@@ -49,6 +54,8 @@ class Choice(msgspec.Struct, frozen=True):
     """One of its answers."""
 
     message: Message
+    finish_reason: str | None = None
+    """``stop`` if the model ended it, ``length`` if the allowed number of tokens did."""
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -70,39 +77,42 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds before the first try anew; twice as many before each further one, up to a minute."""
 
 
-def address_of(endpoint: str) -> str:
+def address_of(endpoint: str, option: str = "--endpoint", variable: str = TOKEN) -> str:
     """Return the address to ask of an endpoint as people give it; UserError if it is none, or holds a secret."""
     try:
         parts = urlsplit(endpoint)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        raise UserError(f"--endpoint is {files.redact(endpoint)!r}, which is no address") from None
+        raise UserError(f"{option} is {files.redact(endpoint)!r}, which is no address") from None
     if not valid:
-        raise UserError(f"--endpoint is {files.redact(endpoint)!r}; it must be like https://host/v1")
+        raise UserError(f"{option} is {files.redact(endpoint)!r}; it must be like https://host/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise UserError(
-            f"--endpoint {files.redact(endpoint)!r} has more than an address; a token goes into the environment "
-            f"variable {TOKEN}"
+            f"{option} {files.redact(endpoint)!r} has more than an address; a token goes into the environment "
+            f"variable {variable}"
         )
     path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
     return f"{parts.scheme}://{parts.netloc}{path}/chat/completions"
 
 
-def token() -> str:
+def token(variable: str = TOKEN) -> str:
     """Return the token of the environment, empty if there is none; UserError if no header can hold it."""
-    found = os.environ.get(TOKEN, "").strip()
+    found = os.environ.get(variable, "").strip()
     if not (found.isascii() and found.isprintable()):
-        raise UserError(f"the environment variable {TOKEN} holds a character that no token has")
+        raise UserError(f"the environment variable {variable} holds a character that no token has")
     return found
 
 
 class Chat:
     """A conversation partner behind HTTP, for use as an async context."""
 
-    def __init__(self, endpoint: str, model: str, limits: Limits) -> None:
-        """Ask `model` at `endpoint`."""
-        self.url, self.model, self.limits = address_of(endpoint), model, limits
-        self.secret = token()
+    def __init__(
+        self, endpoint: str, model: str, limits: Limits, option: str = "--endpoint", variable: str = TOKEN
+    ) -> None:
+        """Ask `model` at `endpoint`, which `option` gave, with the token in the environment `variable`."""
+        self.url, self.model, self.limits = address_of(endpoint, option, variable), model, limits
+        self.option, self.variable = option, variable
+        self.secret = token(variable)
         self.gate = asyncio.Lock()
         self.next = 0.0
         """The monotonic second before which nothing is sent."""
@@ -137,7 +147,11 @@ class Chat:
 
     async def ask(self, messages: list[dict[str, str]]) -> str:
         """Return what the model says to `messages`; Unanswered if it says nothing, UserError if it never will."""
-        body = msgspec.json.encode({"model": self.model, "temperature": 0, "messages": messages})
+        return (await self.complete(messages)).message.content or ""
+
+    async def complete(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> Choice:
+        """Return what the model says and why it ended; `more` are further fields of the request. Errors as `ask`."""
+        body = msgspec.json.encode({"model": self.model, "temperature": 0, **more, "messages": messages})
         trouble = Unanswered("unreachable", "")
         for attempt in range(self.limits.retries + 1):
             await self.turn()
@@ -152,12 +166,12 @@ class Chat:
             else:
                 if status == 200:
                     try:
-                        said = msgspec.json.decode(text, type=Completion).choices[0].message.content
-                        return said or ""
+                        return msgspec.json.decode(text, type=Completion).choices[0]
                     except (msgspec.MsgspecError, IndexError):
                         trouble = Unanswered("no_completion", self.shown(text))
                 elif status in WRONG:
-                    raise UserError(f"{self.url} answers {status} ({self.shown(text)}); {WRONG[status]}")
+                    why = WRONG[status].format(option=self.option, variable=self.variable)
+                    raise UserError(f"{self.url} answers {status} ({self.shown(text)}); {why}")
                 elif status < 500 and status not in RETRIED:
                     raise Unanswered(f"http_{status}", self.shown(text))
                 else:
