@@ -47,6 +47,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_works_in_its_order(workplace: Path, cluster: str) -> None:
     printed = {}
     for command in commands():

@@ -99,6 +99,7 @@ def test_the_commands_print_what_they_made(run: Path, tmp_path: Path, capsys: py
     assert "<table" in (tmp_path / "s.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_command_line_understands_its_options(run: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "salmonn.cli", "generate-answers", str(run), "--out", str(tmp_path / "a")]
     options = ["--tasks", "asr, audio_caption", "--limit", "2", "--beams", "1", "--max-new-tokens", "2"]
@@ -281,6 +282,7 @@ def test_a_story_is_measured_by_what_the_last_step_told(run: Path, tmp_path: Pat
         assert mine == pytest.approx(math.exp(loss), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_perplexity_follows_lora(run: Path, tmp_path: Path) -> None:
     [_, figure] = at_scales(run, [0, 2], TINY, How(out=str(tmp_path), perplexity=True))
     [_, newest] = at_newest(run, TINY, How(out=str(tmp_path / "newest"), perplexity=True))

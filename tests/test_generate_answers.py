@@ -400,7 +400,14 @@ def count_batches(folder: Path) -> int:
     return many
 
 
-@pytest.mark.parametrize(("kill_at", "tear"), [(random.Random(5).randint(9, 31), False), (11, True), (17, False)])
+KILLS = [
+    pytest.param(random.Random(5).randint(9, 31), False, marks=pytest.mark.slow),
+    (11, True),
+    pytest.param(17, False, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("kill_at", "tear"), KILLS)
 def test_killed_and_run_again_it_ends_in_the_same_bytes(
     run: Path, whole: dict[str, str], tmp_path: Path, kill_at: int, tear: bool
 ) -> None:
@@ -434,6 +441,7 @@ def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(
     assert killed >= 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_batches_of_any_size_give_the_answers_of_single_clips(run: Path, tmp_path: Path, beams: int) -> None:
     found = {}

@@ -74,6 +74,7 @@ def test_two_processes_have_the_curve_of_one(alone: Path, tmp_path: Path) -> Non
             assert other.tasks[task].loss == pytest.approx(mine.tasks[task].loss, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_rank_without_examples_is_no_special_case(tmp_path: Path) -> None:
     """Its batch was damaged, or is behind the last one: the step learns from what the others have."""
     settings = [steady(tmp_path / name, steps=3) for name in ("one", "two", "dealt")]
@@ -83,6 +84,7 @@ def test_a_rank_without_examples_is_no_special_case(tmp_path: Path) -> None:
     assert lines(tmp_path / "one")[1].examples == 3, "the second step has the third batch only"
 
 
+@pytest.mark.slow
 def test_a_model_cut_over_the_ranks_learns_the_same(alone: Path, tmp_path: Path) -> None:
     assert run_ranks(2, train_tones, steady(tmp_path, shard_frozen=True), 5) == [0, 0]
     assert losses(tmp_path) == pytest.approx(losses(alone)[:5], abs=1e-5)
@@ -277,6 +279,7 @@ def cut_up(out: str) -> None:
     Path(out, str(ranks.rank)).touch()
 
 
+@pytest.mark.slow
 def test_a_frozen_model_is_cut_over_the_ranks(tmp_path: Path) -> None:
     assert run_ranks(2, cut_up, str(tmp_path)) == [0, 0]
     assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}

@@ -285,6 +285,7 @@ def demand_undisturbed(killed: Path, kills: int, tmp_path: Path) -> None:
         assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
     _, seen = killed_and_resumed(tmp_path / "killed", 3, random.Random(1))
     assert 0 < seen[0] < 9

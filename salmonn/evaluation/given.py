@@ -203,13 +203,17 @@ def parse(content: bytes, path: Path) -> Iterator[Given]:
 
 def csv_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of a CSV file by the line that they end on."""
-    csv.field_size_limit(1 << 24)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    # The limit is of the whole process, whose other readers rely on theirs.
+    usual = csv.field_size_limit(1 << 24)
     try:
-        for row in reader:
-            yield reader.line_num, {str(name): value for name, value in row.items() if value is not None}
+        rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}") from None
+    finally:
+        csv.field_size_limit(usual)
+    for line, row in rows:
+        yield line, {str(name): value for name, value in row.items() if value is not None}
 
 
 def json_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
