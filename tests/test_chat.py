@@ -94,6 +94,7 @@ def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 @pytest.mark.slow
 def test_the_page_answers_as_the_command_does(served: Served, run: Path, tmp_path: Path) -> None:
     if browser.find() is None:
+        # A browser comes from no package index; the tests of the page's server need none.
         pytest.skip(f"no browser here: none of {', '.join(browser.NAMES)} is on the PATH")
     (tmp_path / "text.wav").write_text("not a sound")
     soundfile.write(tmp_path / "large.wav", speech(40), RATE)

@@ -107,6 +107,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
 
 
+# Set-up installs both (the extra `loggers`); who trains without them has the other tests of this file.
 needs = {
     name: pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
     for name in ("wandb", "trackio")

@@ -24,6 +24,8 @@ from salmonn.scoring.music import rouge_l
 from scored import answer, answers
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "scoring" / "meteor.json").read_text())
+# METEOR and the tokenizer of the Penn Treebank are Java programs, and no machine of a user is promised Java: without it
+# the scores say so, which other tests of this file hold.
 JAVA = pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
 CHINESE = [
     ("\u6211\u559c\u6b22\u8fd9\u53ea\u5c0f\u732b\u3002", "\u6211\u559c\u6b22\u8fd9\u53ea\u732b\u3002"),
