@@ -17,7 +17,7 @@ FORMS = {
 def export(run: str, form: str, out: str) -> None:
     """Write the newest checkpoint of `run` as `form` to `out`, and say what was written."""
     if form not in FORMS:
-        raise UserError(f"--to is {form!r}; it must be {', '.join(FORMS)}")
+        raise UserError(f"--to is {form!r}; it must be one of {', '.join(FORMS)}")
     if not (Path(run) / "config.json").is_file():
         raise UserError(f"there is no run in {run!r}; salmonn train makes one")
     if Path(out).exists():

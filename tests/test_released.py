@@ -252,7 +252,7 @@ def test_the_command_says_what_it_wrote(
         assert (tmp_path / made).is_file()
         assert "step 7 of" in capsys.readouterr().out
     for run_, form, out, said in (
-        (run, "onnx", "b", "--to is 'onnx'; it must be released, merged, adapter"),
+        (run, "onnx", "b", "--to is 'onnx'; it must be one of released, merged, adapter"),
         (tmp_path, "merged", "b", "there is no run in"),
         (run, "merged", "m", "is there already"),
     ):

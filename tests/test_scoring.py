@@ -220,6 +220,13 @@ def test_a_broken_file_is_told_by_its_line(tmp_path: Path, line: bytes, told: st
         read_answers(tmp_path / "none.jsonl")
 
 
+def test_the_folder_of_a_run_is_not_that_of_its_answers(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(UserError, match="is the folder of a run; its answers lie below"):
+        score_all(tmp_path)
+
+
 def test_the_command_needs_no_torch_and_writes_json(tmp_path: Path) -> None:
     write(tmp_path / "asr.jsonl", answers("asr", [("the cat", ["the cat sat"]), ("", ["a dog"])]))
     code = (

@@ -50,7 +50,9 @@ def read_answers(path: str | Path) -> list[Answer]:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read the answers in {str(path)!r}: {error.strerror}") from None
+        raise UserError(
+            f"cannot read the answers in {str(path)!r}: {error.strerror}; salmonn generate-answers writes a file a task"
+        ) from None
     decoder = msgspec.json.Decoder(Answer)
     found: list[Answer] = []
     asked: dict[tuple[object, ...], int] = {}

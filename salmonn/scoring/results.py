@@ -50,9 +50,13 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 def score_all(path: str | Path, judge: Judge | None = None) -> Results:
     """Score a JSONL file of answers, or all of a folder; UserError if there is none."""
     path = Path(path)
+    if (path / "checkpoints").is_dir():  # its log ends with .jsonl, too
+        raise UserError(f"{str(path)!r} is the folder of a run; its answers lie below, in {path}/evaluation/STAGE")
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files:
-        raise UserError(f"there are no answers in {str(path)!r}: no file ends with .jsonl")
+        raise UserError(
+            f"there are no answers in {str(path)!r}: no file ends with .jsonl; salmonn generate-answers makes them"
+        )
     judge = judge or StringMatch()
     return ordered([one for file in files for one in score_file(file, judge)], judge)
 
