@@ -25,7 +25,7 @@ from manifests.recipe import Row
 from manifests.tables import write_table
 from shards.audio import encode, pcm_md5
 from shards.audit import Report, audit, write
-from shards.audit.database import QUERIES
+from shards.audit.sections import QUERIES
 from shards.audit.words import mean_words
 from shards.flac import RATE
 from shards.index import FORMAT, QUARANTINE, SCHEMA, Dataset, Manifest, Source, digest_of, proof
@@ -215,24 +215,24 @@ def test_totals_and_targets_are_sums_over_the_index(dataset: Dataset, report: Re
     assert report.totals.hours == pytest.approx(sum(row["seconds"] for row in rows) / 3600, abs=1e-9)
     assert report.totals.tasks == ("asr", "audio_caption", "gender_recognition")
     assert (report.totals.found, report.totals.refused) == (len(rows) + 3, 3)
-    for row in report.targets:
+    for row in report.targets.rows:
         mine = [r for r in rows if r["corpus"] == row.corpus and r["split"] in row.splits and row.task in r["tasks"]]
         assert (row.samples, row.examples) == (len(mine), len(mine))
         assert row.hours == pytest.approx(sum(r["seconds"] for r in mine) / 3600, abs=1e-9)
-    asr, gender = report.targets[:2]
+    asr, gender = report.targets.rows[:2]
     assert asr.samples_off == pytest.approx(23 / 25 - 1)
     assert asr.hours_off == pytest.approx(asr.hours / 0.001 - 1, abs=1e-6)
     assert (gender.target_hours, gender.hours_off, gender.samples_off) == (None, None, None)
 
 
 def test_the_funnel_says_what_became_of_every_clip(report: Report) -> None:
-    caps, dev, train = report.funnel
+    caps, dev, train = report.targets.funnel
     assert (train.published, train.found, train.packed, train.quarantined, train.excluded) == (100, 25, 23, 2, 0)
     assert (train.indexed, train.refused, train.coverage) == (23, {"quarantined": 2}, 0.23)
     assert (caps.excluded, caps.coverage, caps.reasons) == (1, None, {"audio_missing": 1})
     assert dev.coverage == 1
-    assert [row.id for row in report.refusals] == ["audiocaps/gone", "librispeech/cut", "librispeech/no"]
-    meanings = {row.reason: row.meaning for row in report.reasons}
+    assert [row.id for row in report.quarantine.refusals] == ["audiocaps/gone", "librispeech/cut", "librispeech/no"]
+    meanings = {row.reason: row.meaning for row in report.quarantine.reasons}
     assert meanings["truncated"] == "the file ends before its header says"
     assert "another version" in meanings["never_heard_of"]
 
@@ -271,7 +271,7 @@ def test_prompts_answers_and_licences_are_counted(dataset: Dataset, report: Repo
 @pytest.mark.parametrize("weights", [(0.5, 0.2, 0.3), (0.05, 0.05, 0.9)])
 def test_the_mixture_is_what_the_stream_deals(dataset: Dataset, weights: tuple[float, float, float]) -> None:
     recipe = recipe_of(weights=weights)
-    stages = audit(dataset, recipe, seed=3, max_examples=4).stages
+    stages = audit(dataset, recipe, seed=3, max_examples=4).mixture
     for stage in stages:
         assert stage.mixture is not None
         mixture = stage.mixture
@@ -329,7 +329,7 @@ def test_long_clips_are_cut_and_counted(tmp_path: Path) -> None:
     dataset = build(tmp_path, World(clips={("librispeech", "dev-clean"): clips}))
     row = Row(task="asr", corpus="librispeech", splits=("dev-clean",))
     report = audit(dataset, Recipe(title="t", name="t", instruct=(row,)))
-    [stage] = report.stages
+    [stage] = report.mixture
     assert stage.mixture is not None
     assert stage.mixture.batching.cut_draws == 2
     assert stage.mixture.batching.cut_hours == pytest.approx(12.5 / 3600, abs=1e-8)
@@ -340,7 +340,8 @@ def test_long_clips_are_cut_and_counted(tmp_path: Path) -> None:
 
 def test_clips_come_from_every_task_and_corpus_and_are_whole(dataset: Dataset, report: Report) -> None:
     assert len(report.clips) == 10
-    assert {(clip.task, clip.corpus) for clip in report.clips} == {(row.task, row.corpus) for row in report.targets}
+    drawn = {(clip.task, clip.corpus) for clip in report.clips}
+    assert drawn == {(row.task, row.corpus) for row in report.targets.rows}
     assert len({clip.key for clip in report.clips}) == 10
     for clip in report.clips:
         row = dataset.row(clip.key)
@@ -492,7 +493,7 @@ def test_a_stage_that_cannot_be_dealt_does_not_stop_the_audit(tmp_path: Path) ->
     world = clean()
     del world.clips["librispeech", "dev-clean"]
     report = audit(build(tmp_path, world), recipe_of())
-    instruct, evaluate = report.stages
+    instruct, evaluate = report.mixture
     assert instruct.mixture is not None
     assert evaluate.mixture is None
     assert "the dataset has no librispeech:dev-clean, which asr of librispeech asks for" in evaluate.problem
@@ -505,7 +506,7 @@ def test_a_split_of_refusals_alone_is_audited(tmp_path: Path) -> None:
     world.refused = [("librispeech", "dev-clean", "librispeech/x", "quarantined", "corrupt", "")]
     report = audit(build(tmp_path, world), recipe_of())
     assert report.gates[1].verdict == "FAIL"
-    assert report.stages[1].mixture is None
+    assert report.mixture[1].mixture is None
     write(report, tmp_path / "a.html", tmp_path / "a.json")
 
 
@@ -523,8 +524,8 @@ def test_the_queries_on_the_page_give_the_same_answers_to_anyone(
     [(samples, hours, examples)] = ask("totals")
     assert (samples, round(hours, 9), examples) == (report.totals.samples, report.totals.hours, report.totals.examples)
     held = {(row[0], row[1], row[2]): row[3] for row in ask("held")}
-    assert all(row.samples == sum(held[row.corpus, s, row.task] for s in row.splits) for row in report.targets)
-    assert [row[2] for row in ask("refusals")] == [row.id for row in report.refusals]
+    assert all(row.samples == sum(held[row.corpus, s, row.task] for s in row.splits) for row in report.targets.rows)
+    assert [row[2] for row in ask("refusals")] == [row.id for row in report.quarantine.refusals]
     assert [row[:3] for row in ask("licences")] == [(row.corpus, row.license, row.samples) for row in report.licences]
     assert ask("copies")[0][:3] == (0, 0, 0)
     for name in QUERIES.keys() - {"copy"}:
@@ -543,8 +544,8 @@ def test_the_same_dataset_gives_the_same_bytes_wherever_it_lies(tmp_path: Path) 
 
 def test_the_stages_asked_for_are_audited(dataset: Dataset) -> None:
     report = audit(dataset, recipe_of(), stages=["evaluate"])
-    assert [stage.name for stage in report.stages] == ["evaluate"]
-    assert {row.stage for row in report.targets} == {"evaluate"}
+    assert [stage.name for stage in report.mixture] == ["evaluate"]
+    assert {row.stage for row in report.targets.rows} == {"evaluate"}
     assert {clip.split for clip in report.clips} == {"dev-clean"}
     assert len(report.clips) == 5
 

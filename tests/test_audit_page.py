@@ -15,9 +15,11 @@ import pytest
 
 from manifests import Recipe
 from manifests.recipe import Row
-from shards.audit import Report, audit, listen, page, plots, write
+from shards.audit import Report, audit, figures, page, plots, write
 from shards.audit.digits import LONGEST_TEXT, shown
 from shards.audit.report import FORMAT
+from shards.audit.sections import clips as listen
+from shards.audit.sections import targets
 from shards.flac import RATE
 from test_audit import Made, World, build, clean, recipe_of
 
@@ -164,15 +166,15 @@ def leaves(value: Any) -> list[Any]:
 def test_every_figure_of_the_page_is_in_the_json(written: tuple[Report, str, bytes]) -> None:
     report, text, numbers = written
     known = set(leaves(json.loads(numbers)))
-    figures = Page(text).figures
-    assert len(figures) > 150
+    read = Page(text).figures
+    assert len(read) > 150
     kinds = ("hours", "seconds", "share", "change", "bytes", "count", "tenths", "ratio", "number", "limit")
-    for value, said in figures:
+    for value, said in read:
         assert json.loads(value) in known
-        assert said in {page.spoken(json.loads(value), kind) for kind in kinds}
+        assert said in {figures.spoken(json.loads(value), kind) for kind in kinds}
     # Where they stand: the shares of the first row of the mixture, in its row.
-    assert report.stages[0].mixture is not None
-    share = report.stages[0].mixture.shares[0]
+    assert report.mixture[0].mixture is not None
+    share = report.mixture[0].mixture.shares[0]
     row = re.search(r'<section id="mixture">.*?<tbody>\s*<tr>(.*?)</tr>', text, re.DOTALL)
     assert row is not None
     cells = dict(re.findall(r'data-label="([a-z ]+)"><data value="([^"]+)"', row[1]))
@@ -247,7 +249,7 @@ def test_texts_are_cut_and_said_to_be() -> None:
     ],
 )
 def test_numbers_are_read_as_people_write_them(value: float, kind: str, said: str) -> None:
-    assert page.spoken(value, kind) == said
+    assert figures.spoken(value, kind) == said
 
 
 def svg(text: str) -> ET.Element:
@@ -303,7 +305,7 @@ def contrast(one: str, other: str) -> float:
 def test_colours_stand_out_from_light_and_dark() -> None:
     css = (Path(page.__file__).parent / "page.css").read_text()
     light, dark = (dict(re.findall(r"--(\w+): (#\w{6})", part)) for part in css.split("@media")[:2])
-    for colour in {*plots.COLOURS, page.PACKED, page.QUARANTINED, page.EXCLUDED, plots.colour("unknown")}:
+    for colour in {*plots.COLOURS, targets.PACKED, targets.QUARANTINED, targets.EXCLUDED, plots.colour("unknown")}:
         assert contrast(colour, light["page"]) >= 3
         assert contrast(colour, dark["page"]) >= 3
     for theme in (light, dark):

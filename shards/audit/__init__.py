@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 
 from manifests import Recipe, UserError, files
-from shards.audit import contents, gates, listen
-from shards.audit.database import QUERIES, Database
+from shards.audit.database import Database
 from shards.audit.digits import shown
-from shards.audit.mixture import dry_run
 from shards.audit.page import render
-from shards.audit.report import FORMAT, Report, Settings
+from shards.audit.report import FORMAT, Report
+from shards.audit.sections import QUERIES, ROOMS
+from shards.audit.verdicts import worst
+from shards.audit.view import Settings, View
 from shards.index import Dataset
-from shards.plan import Budget
 
 __all__ = ["Report", "audit", "write"]
 
@@ -46,22 +46,11 @@ def audit(
         raise UserError(
             f"max_seconds is {max_seconds:g} and max_examples {max_examples}; a batch must hold a clip of {LONGEST:g} s"
         )
-    budget = Budget(seconds=max_seconds, examples=max_examples, longest=LONGEST)
-    database = Database(dataset, recipe, named)
-    targets, funnel = contents.targets(recipe, named, database), contents.funnel(dataset, database)
-    answers, duplicates = contents.answers(database), contents.duplicates(database)
-    dealt = tuple(dry_run(dataset, recipe, stage, seed, budget) for stage in named)
-    clips = listen.draw_clips(dataset, recipe, named, seed, LONGEST)
-    judged = (
-        gates.counts(funnel),
-        gates.rows(targets),
-        gates.coverage(targets, funnel),
-        gates.refusals(funnel),
-        gates.empty_answers(answers),
-        gates.duplicates(duplicates),
-        gates.epochs(dealt),
-        gates.sound(clips),
-    )
+    database = Database(dataset, recipe, named, QUERIES)
+    settings = Settings(stages=named, seed=seed, max_seconds=max_seconds, max_examples=max_examples, longest=LONGEST)
+    view = View(dataset=dataset, recipe=recipe, stages=named, settings=settings, database=database)
+    found = {name: room.look(view) for name, room in ROOMS.items()}
+    judged = tuple(gate for name, room in ROOMS.items() if hasattr(room, "gates") for gate in room.gates(found[name]))
     return Report(
         format=FORMAT,
         title=shown(dataset.manifest.title),
@@ -70,23 +59,11 @@ def audit(
         built_from=shown(dataset.manifest.recipe),
         digest=dataset.digest,
         plan=dataset.manifest.plan,
-        verdict=gates.worst(judged),
+        verdict=worst(judged),
         gates=judged,
-        totals=contents.totals(dataset, database),
-        settings=Settings(stages=named, seed=seed, max_seconds=max_seconds, max_examples=max_examples, longest=LONGEST),
-        targets=targets,
-        funnel=funnel,
-        stages=dealt,
-        prompts=contents.prompts(database),
-        answers=answers,
-        duplicates=duplicates,
-        reasons=contents.reasons(database),
-        refusals=contents.refusals(database),
-        licences=contents.licences(database),
-        clips=clips,
-        origins=contents.origins(dataset),
-        tools={shown(tool): shown(version) for tool, version in sorted(dataset.manifest.tools.items())},
+        settings=settings,
         sql={**QUERIES, "views": database.views},
+        **found,
     )
 
 

@@ -1,7 +1,8 @@
-"""The index and the quarantine of a dataset as tables of DuckDB, and the queries of the audit."""
+"""The index and the quarantine of a dataset as tables of DuckDB, which the sections of the audit ask."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import duckdb
@@ -26,82 +27,13 @@ create table roles as select * from (values
 {roles}
 ) as role (corpus, split, trained, evaluated);"""
 
-QUERIES = {
-    "totals": """\
-select count(*) as samples, sum(samples) / 16000 / 3600 as hours, sum(len(tasks)) as examples
-from samples""",
-    "splits": """\
-select corpus, split, count(*) as samples, sum(samples) / 16000 / 3600 as hours
-from samples group by corpus, split order by corpus, split""",
-    "held": """\
-select corpus, split, task, count(*) as samples, sum(samples) / 16000 / 3600 as hours
-from (select corpus, split, samples, unnest(list_distinct(tasks)) as task from samples)
-group by corpus, split, task order by corpus, split, task""",
-    "examples": """\
-select corpus, split, task, count(*) as examples
-from (select corpus, split, unnest(tasks) as task from samples)
-group by corpus, split, task order by corpus, split, task""",
-    "refused": """\
-select corpus, split, verdict, count(*) as clips
-from refusals group by corpus, split, verdict order by corpus, split, verdict""",
-    "prompts": """\
-with asked as (select unnest(tasks) as task, unnest(prompts) as prompt from samples),
-counted as (select task, prompt, count(*) as times from asked group by task, prompt)
-select task, sum(times) as examples, count(*) as prompts,
-       first(prompt order by times desc, prompt) as frequent, max(times) as times
-from counted group by task order by task""",
-    "answers": r"""
-with asked as (select unnest(tasks) as task, unnest(answers) as answers from samples),
-said as (select task, unnest(answers) as answer from asked),
-spaced as (select task, translate(answer, E'\t\n\f\r', '    ') as answer from said),
-counted as (
-  select task, case when answer = '' or contains(answer, '  ') or starts_with(answer, ' ') or ends_with(answer, ' ')
-                    then len(list_filter(string_split(answer, ' '), lambda piece: piece <> ''))
-                    else strlen(answer) - strlen(replace(answer, ' ', '')) + 1 end as words
-  from spaced)
-select task, count(*) as answers, count(*) filter (words = 0) as empty,
-       min(words) as least, median(words) as median, max(words) as most
-from counted group by task order by task""".strip(),
-    "unanswered": """\
-with asked as (select unnest(tasks) as task, unnest(answers) as answers from samples)
-select task, count(*) as examples, count(*) filter (len(answers) = 0) as unanswered
-from asked group by task order by task""",
-    "frequent": """\
-with asked as (select unnest(tasks) as task, unnest(answers) as answers from samples),
-said as (select task, unnest(answers) as answer from asked),
-counted as (select task, answer, count(*) as times from said group by task, answer),
-placed as (
-  select *, row_number() over (partition by task order by times desc, answer) as place,
-         count(*) over (partition by task) as answers
-  from counted)
-select task, answer, times, answers from placed
-where place = 1 or (place <= 12 and answers <= 12) order by task, place""",
-    "copies": """\
-with copies as (
-  select pcm_md5, count(*) as samples, bool_or(trained) as trained, bool_or(evaluated) as evaluated
-  from samples left join roles using (corpus, split) group by pcm_md5)
-select count(*) filter (samples > 1) as groups, coalesce(sum(samples - 1), 0) as surplus,
-       count(*) filter (trained and evaluated) as shared,
-       min(pcm_md5) filter (samples > 1) as first, min(pcm_md5) filter (trained and evaluated) as first_shared
-from copies""",
-    "copy": "select corpus, split, key from samples where pcm_md5 = $pcm_md5 order by corpus, split, key limit 2",
-    "reasons": """\
-select verdict, reason, corpus, split, count(*) as clips
-from refusals group by all order by clips desc, reason, verdict, corpus, split""",
-    "refusals": """\
-select corpus, split, id, verdict, reason, detail
-from refusals order by corpus, split, id, verdict, reason limit 20""",
-    "licences": """\
-select corpus, license, count(*) as samples, sum(samples) / 16000 / 3600 as hours
-from samples group by corpus, license order by corpus, license""",
-}
-
 
 class Database:
     """Answers the queries. Tables are read as they are asked for, only the columns needed."""
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, stages: tuple[str, ...]) -> None:
-        """Open the tables of `dataset`; UserError if a file is missing or not one of ours."""
+    def __init__(self, dataset: Dataset, recipe: Recipe, stages: tuple[str, ...], queries: Mapping[str, str]) -> None:
+        """Open the tables of `dataset` for `queries`; UserError if a file is missing or not one of ours."""
+        self.queries = queries
         self.views = views(dataset, roles(recipe, stages))
         self.connection = duckdb.connect()
         self.connection.register("samples", samples(dataset))
@@ -109,8 +41,8 @@ class Database:
         self.connection.execute(self.views[self.views.index("create table roles") :])
 
     def ask(self, name: str, **values: str) -> list[tuple[Any, ...]]:
-        """Return the rows of one query of QUERIES."""
-        rows: list[tuple[Any, ...]] = self.connection.execute(QUERIES[name], values or None).fetchall()
+        """Return the rows of one of the queries, by its name."""
+        rows: list[tuple[Any, ...]] = self.connection.execute(self.queries[name], values or None).fetchall()
         return rows
 
 

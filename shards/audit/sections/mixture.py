@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from markupsafe import Markup
 from numpy.typing import NDArray
 
-from manifests import TASKS, Recipe, UserError
+from manifests import Recipe, UserError
+from shards.audit import plots
 from shards.audit.digits import neat, share
+from shards.audit.figures import percent
+from shards.audit.sections.batching import Batching, Histogram, batching, histogram
+from shards.audit.verdicts import Gate, fail, good, warn
+from shards.audit.view import View, ordered
 from shards.audit.words import mean_words
 from shards.index import Dataset
 from shards.plan import Budget, Dealt, Order
 
-GPUS = (1, 8, 64)
-"""For how many GPUs the steps of a cycle are counted."""
-BIN = 1.0
-"""Seconds of a bar of the histogram of lengths."""
+GATES = ("epochs",)
+QUERIES: dict[str, str] = {}
+EPOCHS = 4.0
+"""Beyond four times in a cycle, data that is repeated is worth less and less (Muennighoff et al., 2023, for text)."""
 
 Numbers = NDArray[np.float64]
 
@@ -39,45 +43,6 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     draws: int
     epochs: float
     """Draws for each example."""
-
-
-class Steps(msgspec.Struct, frozen=True, kw_only=True):
-    """How many steps a cycle takes if each GPU gets one batch a step."""
-
-    gpus: int
-    steps: int
-
-
-class Batching(msgspec.Struct, frozen=True, kw_only=True):
-    """How the draws of a cycle fall into batches."""
-
-    batches: int
-    steps: tuple[Steps, ...]
-    mean_examples: float
-    """In a batch."""
-    mean_seconds: float
-    """Audio in a batch, without padding."""
-    padding: float
-    """Share of the padded audio that is padding."""
-    padding_longest: float
-    """The same if every clip were padded to the longest."""
-    cut_draws: int
-    cut_hours: float
-
-
-class Series(msgspec.Struct, frozen=True, kw_only=True):
-    """The bars of one task."""
-
-    task: str
-    counts: tuple[int, ...]
-
-
-class Histogram(msgspec.Struct, frozen=True, kw_only=True):
-    """Draws by length. Bin k holds lengths from edge k up to edge k + 1; the last bin has no upper edge."""
-
-    edges: tuple[float, ...]
-    """Seconds; one for each bin."""
-    series: tuple[Series, ...]
 
 
 class Mixture(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +66,14 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     problem: str
     """Why it cannot be dealt from this dataset; empty if it can."""
     mixture: Mixture | None
+
+
+def look(view: View) -> tuple[Stage, ...]:
+    """Return what a dry run of every stage deals."""
+    budget = Budget(
+        seconds=view.settings.max_seconds, examples=view.settings.max_examples, longest=view.settings.longest
+    )
+    return tuple(dry_run(view.dataset, view.recipe, stage, view.settings.seed, budget) for stage in view.stages)
 
 
 def dry_run(dataset: Dataset, recipe: Recipe, stage: str, seed: int, budget: Budget) -> Stage:
@@ -185,39 +158,43 @@ def shares(order: Order, dealt: Dealt, seconds: Numbers, words: Numbers) -> tupl
     )
 
 
-def batching(dealt: Dealt, seconds: Numbers, longest: float) -> Batching:
-    """Return how the draws of a cycle fall into batches, and what padding costs."""
-    kept = np.minimum(seconds, longest)
-    firsts, sizes = dealt.starts[:-1], np.diff(dealt.starts)
-    padded = float((np.maximum.reduceat(kept, firsts) * sizes).sum())
-    audio, batches, over = float(kept.sum()), len(sizes), seconds > longest
-    return Batching(
-        batches=batches,
-        steps=tuple(Steps(gpus=gpus, steps=-(-batches // gpus)) for gpus in GPUS),
-        mean_examples=neat(len(seconds) / batches),
-        mean_seconds=neat(audio / batches),
-        padding=share(padded - audio, padded),
-        padding_longest=share(len(kept) * longest - audio, len(kept) * longest),
-        cut_draws=int(over.sum()),
-        cut_hours=neat((seconds - kept).sum() / 3600),
-    )
+def gates(found: tuple[Stage, ...]) -> tuple[Gate, ...]:
+    """Judge how often data is repeated."""
+    return (epochs(found),)
 
 
-def histogram(order: Order, dealt: Dealt, seconds: Numbers, longest: float) -> Histogram:
-    """Return how many draws of each task have which length; what is longer than dealt is in the last bin."""
-    edges = np.arange(0.0, longest + BIN / 2, BIN)
-    bins = np.searchsorted(edges, seconds, side="right") - 1
-    # A clip of exactly the longest length is dealt whole: it belongs below the edge.
-    bins[seconds == edges[-1]] -= 1
-    tasks = np.array([queue.row.task for queue in order.queues])[dealt.queue]
-    series = (
-        Series(task=task, counts=tuple(np.bincount(bins[tasks == task], minlength=len(edges)).tolist()))
-        for task in ordered({queue.row.task for queue in order.queues})
-    )
-    return Histogram(edges=tuple(edges.tolist()), series=tuple(series))
+def epochs(stages: tuple[Stage, ...]) -> Gate:
+    """No row is repeated so often in a cycle that it is learnt by heart."""
+    rows = [(row.epochs, stage.name, row) for stage in stages if stage.mixture for row in stage.mixture.shares]
+    if not rows:
+        return fail("epochs", "No audited stage can be dealt from this dataset.")
+    most, stage, row = max(rows, key=lambda entry: entry[0])
+    said = f"A cycle of {stage} deals {row.task} of {row.corpus} {most:.2f} times"
+    if most > EPOCHS:
+        return warn("epochs", f"{said}: above {EPOCHS:g}, repetition teaches less and less.")
+    return good("epochs", f"{said}; no row is repeated more.")
 
 
-def ordered(tasks: Iterable[str]) -> list[str]:
-    """Return tasks in the order in which they are always shown; those that are not known here come last."""
-    known = list(TASKS)
-    return sorted(tasks, key=lambda task: (known.index(task) if task in known else len(known), task))
+def mixture_bars(mixture: Mixture) -> list[tuple[str, Markup]]:
+    """Return the four shares of a stage, each a bar in which every row has its part."""
+    bars = []
+    for name, field in (
+        ("intended", "intended"),
+        ("of examples", "by_examples"),
+        ("of audio", "by_seconds"),
+        ("of answer words", "by_words"),
+    ):
+        parts = [
+            (getattr(row, field), plots.colour(row.task), f"{row.task} of {row.corpus}: {percent(getattr(row, field))}")
+            for row in mixture.shares
+        ]
+        bars.append((name, Markup(plots.bar(parts, f"shares {name}: {'; '.join(part[2] for part in parts)}", 22))))
+    return bars
+
+
+def tasks_of(stages: tuple[Stage, ...]) -> list[str]:
+    """Return the tasks that any of `stages` deals."""
+    return ordered({row.task for stage in stages if stage.mixture for row in stage.mixture.shares})
+
+
+DRAWN = {"shares": mixture_bars, "tasks_of": tasks_of}

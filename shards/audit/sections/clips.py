@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Container
 from typing import Any
 
@@ -10,16 +11,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from isal import isal_zlib
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from manifests import Recipe, draw, files
 from manifests.tables import open_parquet
 from shards.audio import PCM, REASONS, Refused, pcm_md5, read_flac, to_mp3
+from shards.audit import plots
 from shards.audit.digits import neat, shown
-from shards.audit.mixture import ordered
+from shards.audit.verdicts import Gate, fail, good
+from shards.audit.view import View, ordered
 from shards.flac import RATE
 from shards.index import Dataset
 
+GATES = ("audio",)
+QUERIES: dict[str, str] = {}
 CLIPS = 10
 MOST_MP3 = 200_000
 """Bytes of one clip: ten of them, in base64, leave half of the page's 5 MB."""
@@ -80,6 +86,11 @@ class Stratum(msgspec.Struct, frozen=True, kw_only=True):
                 return split, int(rows[number])
             number -= len(rows)
         raise AssertionError(number)
+
+
+def look(view: View) -> tuple[Heard, ...]:
+    """Return the clips to listen to."""
+    return draw_clips(view.dataset, view.recipe, view.stages, view.settings.seed, view.settings.longest)
 
 
 def draw_clips(
@@ -208,3 +219,32 @@ def asked(task: str, prompt: str, answers: list[str]) -> Asked:
     said = [shown(answer) for answer in answers[:MOST_ANSWERS]]
     more = [f"... and {len(answers) - MOST_ANSWERS} more"] if len(answers) > MOST_ANSWERS else []
     return Asked(task=task, prompt=shown(prompt), answers=(*said, *more))
+
+
+def gates(found: tuple[Heard, ...]) -> tuple[Gate, ...]:
+    """Judge the bytes of what was read back."""
+    return (sound(found),)
+
+
+def sound(clips: tuple[Heard, ...]) -> Gate:
+    """The bytes of the clips drawn to listen to are those the index describes."""
+    broken = [clip for clip in clips if clip.problem]
+    if broken:
+        said = f"{len(broken)} of {len(clips)} clips read back are not whole: {broken[0].key}, {broken[0].problem}"
+        return fail("audio", f"{said}; salmonn verify finds all that are damaged.")
+    if not clips:
+        return fail("audio", "There is no clip to listen to.")
+    return good("audio", f"All {len(clips)} clips drawn to listen to decode to exactly what the index says.")
+
+
+def wave(clip: Heard) -> Markup:
+    """Return the outline of a clip."""
+    return Markup(plots.waveform(clip.peaks, plots.colour(clip.task), f"waveform of {clip.key}"))
+
+
+def playable(clip: Heard) -> str:
+    """Return the sound of a clip as an address that holds it."""
+    return f"data:audio/mpeg;base64,{base64.b64encode(clip.mp3).decode()}"
+
+
+DRAWN = {"wave": wave, "sound": playable}
