@@ -6,10 +6,10 @@ import errno
 import sys
 
 # Each registers its commands with the application, in the order in which help lists them.
-from salmonn import cli_corpora, cli_datasets, cli_evaluate, cli_use
+from salmonn import cli_corpora, cli_datasets, cli_audit, cli_evaluate, cli_use  # isort: skip
 from salmonn.cli_options import app
 
-__all__ = ["app", "cli_corpora", "cli_datasets", "cli_evaluate", "cli_use", "explain", "main"]
+__all__ = ["app", "cli_audit", "cli_corpora", "cli_datasets", "cli_evaluate", "cli_use", "explain", "main"]
 
 
 def main() -> None:

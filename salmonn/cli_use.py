@@ -11,19 +11,6 @@ from salmonn.cli_options import ModelConfig, RecipeName, Stage, app
 
 
 @app.command()
-def audit(
-    dataset: Annotated[str, typer.Argument(help="The folder of the dataset.")],
-    recipe: RecipeName,
-    html: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("audit.html"),
-    seed: Annotated[int, typer.Option(help="Seed of the order that the mixture is measured in.")] = 0,
-) -> None:
-    """Write one page on what is in a mixture: targets, shares, padding, refusals, licences, clips to listen to."""
-    from shards import commands as looking
-
-    looking.audit(dataset, recipe, html, seed)
-
-
-@app.command()
 def peek(
     dataset: Annotated[str, typer.Argument(help="The folder of the dataset.")],
     key: Annotated[str, typer.Argument(help="A sample's key; without one, the first sample of each split.")] = "",

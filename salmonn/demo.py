@@ -150,15 +150,15 @@ def assess(place: Path) -> None:
 
 def look(place: Path, dataset: str) -> None:
     """Write the audit page."""
-    from shards.commands import audit
+    from shards.audit.commands import show
 
-    audit(dataset, RECIPE, place / "audit.html", 0)
+    show(dataset, RECIPE, place / "audit")
 
 
 def finished(place: Path, steps: int) -> bool:
     """Whether an earlier walk came to its end with as many steps or more."""
     scores = place / "run" / "evaluation" / "evaluate" / "scores.json"
-    if not all((place / name).exists() for name in ("audit.html", "dataset/dataset.json")) or not scores.exists():
+    if not all((place / name).exists() for name in ("audit/audit.html", "dataset/dataset.json")) or not scores.exists():
         return False
     return bool(msgspec.json.decode(scores.read_bytes())["step"] == steps)
 
@@ -166,8 +166,8 @@ def finished(place: Path, steps: int) -> bool:
 def show_paths(place: Path) -> None:
     """Print what the demo made."""
     for path, what in {
-        "audit.html": "the audit: open it in a browser",
-        "audit.json": "the same numbers for programs",
+        "audit/audit.html": "the audit: open it in a browser",
+        "audit/report.json": "the same numbers for programs",
         "dataset": "shards, index, quarantine, dataset card",
         "run": "settings, log, checkpoints",
         "run/evaluation": "every answer, and the scores",

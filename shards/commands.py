@@ -1,4 +1,4 @@
-"""The commands peek, stream and audit: what they print."""
+"""The commands stream, export and recipe: what they print."""
 
 from __future__ import annotations
 
@@ -156,22 +156,6 @@ def show_dealing(cost: Dealing, dealt: float) -> None:
     )
     for why in cost.skipped_samples:
         console.print(f"  left out: {why}", markup=False)
-
-
-def audit(url: str, recipe: str, html: Path, seed: int) -> None:
-    """Write the audit page and its numbers, and print its gates."""
-    from shards.audit import audit as make_report
-    from shards.audit import write
-
-    begin = time.perf_counter()
-    report = make_report(Dataset(url), load_recipe(recipe), seed=seed)
-    numbers = html.with_suffix(".json")
-    write(report, html, numbers)
-    colours = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
-    for gate in report.gates:
-        console.print(f"  [{colours[gate.verdict]}]{gate.verdict}[/]  {gate.name}: ", end="")
-        console.print(gate.sentence, markup=False)
-    console.print(f"{html} and {numbers} written ({time.perf_counter() - begin:.1f} s)")
 
 
 def actual_sizes(url: str, recipe: str) -> dict[tuple[str, int], tuple[float, int]]:

@@ -25,7 +25,7 @@ from manifests.recipe import Row
 from manifests.tables import write_table
 from shards.audio import encode, pcm_md5
 from shards.audit import Report, audit, write
-from shards.audit.sections import QUERIES
+from shards.audit.sections import QUERIES, difference
 from shards.audit.words import mean_words
 from shards.flac import RATE
 from shards.index import FORMAT, QUARANTINE, SCHEMA, Dataset, Manifest, Source, digest_of, proof
@@ -520,7 +520,8 @@ def test_the_queries_on_the_page_give_the_same_answers_to_anyone(
     def ask(name: str) -> list[tuple[Any, ...]]:
         return connection.execute(report.sql[name]).fetchall()
 
-    assert set(report.sql) == {*QUERIES, "views"}
+    compared = difference.QUERIES.keys()
+    assert set(report.sql) == {*QUERIES, "views"} - compared
     [(samples, hours, examples)] = ask("totals")
     assert (samples, round(hours, 9), examples) == (report.totals.samples, report.totals.hours, report.totals.examples)
     held = {(row[0], row[1], row[2]): row[3] for row in ask("held")}
@@ -528,7 +529,7 @@ def test_the_queries_on_the_page_give_the_same_answers_to_anyone(
     assert [row[2] for row in ask("refusals")] == [row.id for row in report.quarantine.refusals]
     assert [row[:3] for row in ask("licences")] == [(row.corpus, row.license, row.samples) for row in report.licences]
     assert ask("copies")[0][:3] == (0, 0, 0)
-    for name in QUERIES.keys() - {"copy"}:
+    for name in QUERIES.keys() - compared - {"copy"}:
         ask(name)
 
 

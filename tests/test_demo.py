@@ -30,7 +30,7 @@ def test_the_demo_walks_the_road_and_a_second_walk_finds_all_done(tmp_path: Path
     scores = json.loads((out / "run" / "evaluation" / "evaluate" / "scores.json").read_text())
     counts = {task: made["answers"] for task, made in scores["tasks"].items()}
     assert counts["asr"] == 33 and counts["gender_recognition"] == 30 and len(counts) == 16
-    for name in ("audit.html", "audit.json", "dataset/README.md", "run/evaluation/evaluate/asr.jsonl", "scores.html"):
+    for name in ("audit/audit.html", "audit/report.json", "dataset/README.md", "run/evaluation/evaluate/asr.jsonl", "scores.html"):
         assert (out / name).stat().st_size > 1000 and str(out / name.split("/")[0]) in first.stdout
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}

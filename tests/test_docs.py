@@ -64,7 +64,7 @@ def test_every_command_of_the_readme_works_in_its_order(workplace: Path, cluster
     assert "librispeech:train-clean-100: its files changed" in printed["build"]
     assert "1 of 2 shards are still right" in printed["build"]
     assert "40 samples" in printed["verify"]
-    assert (workplace / "audit.html").stat().st_size > 10_000
+    assert (workplace / "audit" / "audit.html").stat().st_size > 10_000
     assert "speech.flac" in printed["generate"]
 
 

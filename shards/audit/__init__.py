@@ -12,12 +12,12 @@ from shards.audit.database import Database
 from shards.audit.digits import shown
 from shards.audit.page import render
 from shards.audit.report import FORMAT, Report
-from shards.audit.sections import QUERIES, ROOMS
+from shards.audit.sections import QUERIES, ROOMS, difference
 from shards.audit.verdicts import worst
 from shards.audit.view import Settings, View
 from shards.index import Dataset
 
-__all__ = ["Report", "audit", "write"]
+__all__ = ["Report", "audit", "write", "write_folder"]
 
 LONGEST = 30.0
 """Seconds of a clip that are dealt at most: what Whisper takes."""
@@ -31,11 +31,15 @@ def audit(
     seed: int = 0,
     max_seconds: float = 120.0,
     max_examples: int = 8,
+    world_size: int = 1,
+    against: Iterable[str] = (),
+    other: Dataset | None = None,
 ) -> Report:
     """Return what `dataset` holds and what `stages` of `recipe` (all, if None) make of it.
 
-    `seed`, `max_seconds` and `max_examples` are those of the Stream that will deal it. The same dataset and recipe give
-    the same report, wherever the dataset lies.
+    `seed`, `max_seconds` and `max_examples` are those of the Stream that will deal it, `world_size` the GPUs that steps
+    are counted for, `against` further evaluation sets (CORPUS:SPLIT), `other` a build to compare with. The same dataset
+    and recipe give the same report, wherever the dataset lies.
     """
     named = recipe.stages if stages is None else tuple(dict.fromkeys(stages))
     if not named:
@@ -47,10 +51,21 @@ def audit(
             f"max_seconds is {max_seconds:g} and max_examples {max_examples}; a batch must hold a clip of {LONGEST:g} s"
         )
     database = Database(dataset, recipe, named, QUERIES)
-    settings = Settings(stages=named, seed=seed, max_seconds=max_seconds, max_examples=max_examples, longest=LONGEST)
-    view = View(dataset=dataset, recipe=recipe, stages=named, settings=settings, database=database)
+    if other is not None:
+        database.attach(other)
+    settings = Settings(
+        stages=named,
+        seed=seed,
+        max_seconds=max_seconds,
+        max_examples=max_examples,
+        longest=LONGEST,
+        world_size=world_size,
+        against=tuple(dict.fromkeys(against)),
+    )
+    view = View(dataset=dataset, recipe=recipe, stages=named, settings=settings, database=database, other=other)
     found = {name: room.look(view) for name, room in ROOMS.items()}
     judged = tuple(gate for name, room in ROOMS.items() if hasattr(room, "gates") for gate in room.gates(found[name]))
+    queries = {name: sql for name, sql in QUERIES.items() if other is not None or name not in difference.QUERIES}
     return Report(
         format=FORMAT,
         title=shown(dataset.manifest.title),
@@ -62,7 +77,7 @@ def audit(
         verdict=worst(judged),
         gates=judged,
         settings=settings,
-        sql={**QUERIES, "views": database.views},
+        sql={**queries, "views": database.views},
         **found,
     )
 
@@ -72,3 +87,11 @@ def write(report: Report, html_path: str | Path, json_path: str | Path) -> None:
     page = render(report)
     files.write_whole(html_path, page.encode())
     files.write_whole(json_path, msgspec.json.format(msgspec.json.encode(report, order="sorted"), indent=2) + b"\n")
+
+
+def write_folder(report: Report, folder: str | Path) -> list[Path]:
+    """Write audit.html and report.json into `folder`, and return what was written."""
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    write(report, place / "audit.html", place / "report.json")
+    return [place / "audit.html", place / "report.json"]

@@ -25,7 +25,7 @@ from read_parquet([
 -- what the audited stages do with each split
 create table roles as select * from (values
 {roles}
-) as role (corpus, split, trained, evaluated);"""
+) as role (corpus, split, trained, evaluated) where corpus is not null;"""
 
 
 class Database:
@@ -39,6 +39,15 @@ class Database:
         self.connection.register("samples", samples(dataset))
         self.connection.register("refusals", refusals(dataset))
         self.connection.execute(self.views[self.views.index("create table roles") :])
+
+    def attach(self, other: Dataset) -> None:
+        """Add the index of another build as the table `other_samples`; its views tell the folder as OTHER."""
+        self.connection.register("other_samples", samples(other))
+        paths = ",\n".join(f"  {quoted(f'OTHER/{source.index.path}')}" for source in other.manifest.sources)
+        self.views += (
+            "\n-- OTHER: the folder of the dataset that is compared with"
+            f"\ncreate view other_samples as select * from read_parquet([\n{paths}]);"
+        )
 
     def ask(self, name: str, **values: str) -> list[tuple[Any, ...]]:
         """Return the rows of one of the queries, by its name."""
@@ -64,7 +73,7 @@ def views(dataset: Dataset, roles: dict[tuple[str, str], tuple[bool, bool]]) -> 
     return VIEWS.format(
         indexes=",\n".join(f"  {quoted(source.index.path)}" for source in sources),
         quarantines=",\n".join(f"  {quoted(source.quarantine.path)}" for source in sources),
-        roles=",\n".join(values),
+        roles=",\n".join(values) or "  (null::varchar, null::varchar, false, false)",
     )
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 from shards.audit.sections.answers import Answers
 from shards.audit.sections.clips import Heard
+from shards.audit.sections.difference import Difference
 from shards.audit.sections.duplicates import Duplicates
 from shards.audit.sections.licences import Licence
 from shards.audit.sections.mixture import Stage
@@ -44,5 +45,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     provenance: Provenance
     quarantine: Quarantine
     clips: tuple[Heard, ...]
+    difference: Difference | None
     sql: dict[str, str]
     """Every query whose answer is in the report, and `views`, the tables they ask."""

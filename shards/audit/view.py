@@ -21,6 +21,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_examples: int
     longest: float
     """Seconds of a clip that are dealt at most."""
+    world_size: int = 1
+    """GPUs for which steps are counted."""
+    against: tuple[str, ...] = ()
+    """Further evaluation sets, CORPUS:SPLIT, that are looked for in what is trained on."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +35,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[str, ...]
     settings: Settings
     database: Database
+    other: Dataset | None = None
+    """The build that this one is compared with."""
 
 
 def ordered(tasks: Iterable[str]) -> list[str]:

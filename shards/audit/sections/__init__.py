@@ -17,6 +17,7 @@ from shards.audit.sections import (
     answers,
     batching,
     clips,
+    difference,
     duplicates,
     licences,
     mixture,
@@ -46,6 +47,7 @@ SECTIONS = (
     Section("provenance", "Provenance"),
     Section("quarantine", "Quarantine"),
     Section("clips", "Clips to listen to"),
+    Section("difference", "Difference"),
 )
 
 ROOMS: dict[str, ModuleType] = {
@@ -59,6 +61,7 @@ ROOMS: dict[str, ModuleType] = {
     "provenance": provenance,
     "quarantine": quarantine,
     "clips": clips,
+    "difference": difference,
 }
 """What makes each field of the report."""
 
