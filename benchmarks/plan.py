@@ -80,6 +80,8 @@ def filled(name: str, kind: pa.DataType, count: int) -> pa.Array:
         return pa.repeat(pa.scalar(value, kind), count)
     if pa.types.is_string(kind):
         return pa.repeat(pa.scalar("0123456789abcdef" * 2), count)
+    if pa.types.is_binary(kind):
+        return pa.repeat(pa.scalar(bytes(range(80))), count)
     return pa.repeat(pa.scalar(1).cast(kind), count)
 
 

@@ -63,6 +63,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     title: str
     homepage: str
     license: str
+    """As the corpus states it; manifests/licences.py says what that allows."""
+    attribution: str = ""
+    """Who made it, as it asks to be cited."""
+    credits: str = ""
+    """Where the author of each clip is named, in a corpus of many authors."""
+    sharing: str = ""
+    """What is asked, beyond the licence, of who would pass it on."""
     access: Literal["open", "gated", "form", "manual"]
     steps: str
     """What a person does to get the corpus, and where its files go."""

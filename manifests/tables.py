@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -152,7 +153,11 @@ def write_tables(url: str, tables: Iterable[pa.Table], schema: pa.Schema) -> Non
 
     The row groups, and so the bytes, do not depend on how the rows are cut into tables.
     """
-    with files.open_whole(url) as sink, pq.ParquetWriter(sink, schema, compression="zstd", store_schema=True) as writer:
+    told = with_statistics(schema)
+    with (
+        files.open_whole(url) as sink,
+        pq.ParquetWriter(sink, schema, compression="zstd", store_schema=True, write_statistics=told) as writer,
+    ):
         held: list[pa.Table] = []
         for table in tables:
             held.append(table.cast(schema).replace_schema_metadata(schema.metadata))
@@ -168,8 +173,23 @@ def write_tables(url: str, tables: Iterable[pa.Table], schema: pa.Schema) -> Non
 def to_bytes(table: pa.Table) -> bytes:
     """Return a table as a Parquet file."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=GROUP, store_schema=True)
+    told = with_statistics(table.schema)
+    pq.write_table(table, sink, compression="zstd", row_group_size=GROUP, store_schema=True, write_statistics=told)
     return sink.getvalue()
+
+
+@functools.cache
+def with_statistics(schema: pa.Schema) -> list[str]:
+    """Return the columns whose least and greatest values are told: all but fractions, which may be NaN.
+
+    The statistics of Parquet leave NaN out, and DuckDB 2.0 concludes from them that there is none: ``isnan`` is then
+    false for every row.
+    """
+    sink = io.BytesIO()
+    pq.write_table(schema.empty_table(), sink)
+    columns = pq.ParquetFile(sink).schema
+    paths = [columns.column(place) for place in range(len(columns))]
+    return [column.path for column in paths if column.physical_type not in ("FLOAT", "DOUBLE")]
 
 
 @contextlib.contextmanager
@@ -195,12 +215,32 @@ def read_table(
         raise UserError(f"there is no file {files.redact(url)!r}")
     try:
         with open_parquet(url, dictionaries=dictionaries) as parquet:
-            found = (parquet.schema_arrow.metadata or {}).get(b"format", b"").decode()
-            if found != schema_format:
-                raise UserError(f"{files.redact(url)} has the format {found!r}, not {schema_format!r}: make it anew")
+            check_format(parquet, url, schema_format)
             return parquet.read(columns=columns, use_threads=files.is_local(url))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{files.redact(url)} is not a whole Parquet file ({error}); make it anew") from None
+
+
+def read_groups(
+    url: str, schema_format: str, columns: list[str], dictionaries: list[str] | None = None
+) -> Iterator[pa.Table]:
+    """Yield the row groups of a Parquet file that `write_table` wrote, one in memory at a time; as `read_table`."""
+    if not files.exists(url):
+        raise UserError(f"there is no file {files.redact(url)!r}")
+    try:
+        with open_parquet(url, dictionaries=dictionaries) as parquet:
+            check_format(parquet, url, schema_format)
+            for group in range(parquet.num_row_groups):
+                yield parquet.read_row_group(group, columns, use_threads=files.is_local(url))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{files.redact(url)} is not a whole Parquet file ({error}); make it anew") from None
+
+
+def check_format(parquet: pq.ParquetFile, url: str, schema_format: str) -> None:
+    """Raise UserError for a file of another format."""
+    found = (parquet.schema_arrow.metadata or {}).get(b"format", b"").decode()
+    if found != schema_format:
+        raise UserError(f"{files.redact(url)} has the format {found!r}, not {schema_format!r}: make it anew")
 
 
 def read_metadata(url: str) -> dict[bytes, bytes]:

@@ -20,12 +20,13 @@ from manifests import files
 from manifests.tables import Scanned, read_group, read_table
 from manifests.trees import copy_tree, move
 from pipelines.layout import Frozen, Lot, Plan, ShardTask, commit_path, read_lots, rows_path, shard_path
+from shards.finishing import PAPERS
 from shards.index import FORMAT
 from shards.quality import Quality
 from shards.render import Stored
 
 OLD = "build/old"
-PARTS = ("dataset.json", "README.md", "index", "quarantine", "shards")
+PARTS = ("dataset.json", *PAPERS, "index", "quarantine", "shards")
 WORK = ("build/plan.json", "build/rows", "build/commits")
 
 
@@ -171,7 +172,7 @@ class Renewal:
         if isal_zlib.crc32(flac) != row["flac_crc32"]:
             return None
         quality = Quality(**{name: row[name] for name in Quality.__struct_fields__})
-        same = {name: row[name] for name in ("samples", "pcm_md5", "action", "source_rate")}
+        same = {name: row[name] for name in ("samples", "pcm_md5", "action", "source_rate", "fingerprint")}
         return Stored(flac=flac, quality=quality, **same)
 
     def read(self, number: int, start: int, length: int) -> bytes:

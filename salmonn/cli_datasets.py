@@ -89,6 +89,24 @@ def verify(
 
 
 @app.command()
+def push(
+    dataset: Annotated[str, typer.Argument(help="The folder of the dataset.")],
+    repo: Annotated[str, typer.Argument(help="ACCOUNT/NAME on the Hugging Face Hub; made if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="If it is made: for you alone to see.")] = False,
+    revision: Annotated[str, typer.Option(help="A branch to push to, made if it is not there.")] = "",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only these corpora, with commas between.", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check it all, and send nothing.")] = False,
+) -> None:
+    """Publish a dataset on the Hugging Face Hub, as far as licences allow. The same command goes on after a stop."""
+    from pipelines.pushing.commands import push as run
+
+    corpora = tuple(name.strip() for several in only or () for name in several.split(",") if name.strip())
+    run(dataset, repo, private, revision, corpora, dry_run)
+
+
+@app.command()
 def export_annotations(
     dataset: Annotated[str, typer.Argument(help="The folder of the dataset.")],
     out: Annotated[str, typer.Option(help="The JSON file to write.")],

@@ -15,11 +15,25 @@ def peek(
     dataset: Annotated[str, typer.Argument(help="The folder of the dataset.")],
     key: Annotated[str, typer.Argument(help="A sample's key; without one, the first sample of each split.")] = "",
     audio: Annotated[Path | None, typer.Option(help="Write the sample's FLAC to this file.")] = None,
+    wav: Annotated[Path | None, typer.Option(help="Write it as 16-bit WAV to this file.")] = None,
+    play: Annotated[bool, typer.Option("--play", help="Play it.")] = False,
 ) -> None:
-    """Show a sample: its audio's facts, its prompts and its answers."""
-    from shards import commands as looking
+    """Show a sample on the terminal: its audio's facts and shape, its prompts and its answers."""
+    from shards.peek import peek as show
 
-    looking.peek(dataset, key, audio)
+    show(dataset, key, audio, wav, play)
+
+
+@app.command()
+def serve(
+    dataset: Annotated[str, typer.Argument(help="The folder of the dataset, or its address.")],
+    port: Annotated[int, typer.Option(help="Port to listen at on this machine; 0 takes a free one.")] = 8770,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Open a page on this machine to browse, filter, search and listen to a dataset and its quarantine."""
+    from shards.browsing import serve as run
+
+    run(dataset, port, show)
 
 
 @app.command()

@@ -95,6 +95,8 @@ class QFormerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     dropout: float = 0.1
     seed: int = 0
     """Of the weights before training."""
+    init_std: float = 0.02
+    """Standard deviation of them. A narrow one at the released 0.02 hardly passes sound on: try 0.55 / sqrt(width)."""
 
     def __post_init__(self) -> None:
         if not (1 <= self.kernel <= FRAMES and 1 <= self.stride <= FRAMES):

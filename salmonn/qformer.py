@@ -6,6 +6,8 @@ E width of the Q-Former, D width of the language model. With the paper's setting
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -25,7 +27,7 @@ class WindowQFormer(nn.Module):
         with seeded(config.seed):
             self.ln_speech = nn.LayerNorm(speech_width)
             self.ln_audio = nn.LayerNorm(audio_width) if audio_width else None
-            self.query_1QE = nn.Parameter(torch.randn(1, config.queries, config.width) * 0.02)
+            self.query_1QE = nn.Parameter(torch.randn(1, config.queries, config.width) * config.init_std)
             self.blip = Blip2QFormerModel(
                 Blip2QFormerConfig(
                     hidden_size=config.width,
@@ -41,7 +43,7 @@ class WindowQFormer(nn.Module):
                     attn_implementation="eager",
                 )
             )
-            self.blip.apply(reset)
+            self.blip.apply(functools.partial(reset, std=config.init_std))
             self.projection = nn.Linear(config.width, llm_width)
 
     def forward(
@@ -86,8 +88,8 @@ class WindowQFormer(nn.Module):
         return torch.cat(streams, dim=-1)
 
 
-def reset(module: nn.Module) -> None:
-    """Give a linear layer BERT's fresh weights: N(0, 0.02) and no bias, as the released Q-Former starts."""
+def reset(module: nn.Module, std: float) -> None:
+    """Give a linear layer BERT's fresh weights: N(0, std) and no bias, at 0.02 as the released Q-Former starts."""
     if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=std)
         nn.init.zeros_(module.bias)

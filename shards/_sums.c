@@ -10,11 +10,13 @@
 
 #define HOP 1600
 #define FRAME 320
+#define TEN 160
 #define BOX 32
 #define PIECE 320
 #define LAGS 4
 #define BOXES (HOP / BOX)
 #define FRAMES (HOP / FRAME)
+#define TENS (HOP / TEN)
 #define BOX_LAGS 5
 #define FRAME_LAGS 4
 #define PRODUCTS (LAGS + BOX_LAGS + 1 + FRAME_LAGS + 1)
@@ -52,6 +54,20 @@ static int64_t product(const int16_t *upper, const int16_t *lower, const int16_t
         all += 256 * (int64_t)high + low;
     }
     return all;
+}
+
+/* The energies of the first `count` halves of the frames of a hop: product(), with a shorter piece. */
+EVERY_MACHINE
+static void energies_of(const int16_t *upper, const int16_t *lower, const int16_t *wave, Py_ssize_t count, double *out)
+{
+    for (Py_ssize_t one = 0; one < count; one++) {
+        int32_t high = 0, low = 0;
+        for (Py_ssize_t i = one * TEN; i < (one + 1) * TEN; i++) {
+            high += (int32_t)upper[i] * wave[i];
+            low += (int32_t)lower[i] * wave[i];
+        }
+        out[one] = (double)(256 * (int64_t)high + low);
+    }
 }
 
 /* The sums of a hop's boxes and of its frames. */
@@ -99,26 +115,26 @@ static double *neighbours(const int32_t *sums, Py_ssize_t count, Py_ssize_t lags
     return out;
 }
 
-/* sums(pcm, start, count, first, last, boxes, frame_sums, frames, products), of `count` samples from `start` on: sums
-   of BOX and of FRAME samples, of the whole hops and of one hop to either side; the energies of all whole frames; and
-   of each whole hop the products with itself 1 to 4 samples, 0 to 5 boxes and 0 to 4 frames apart. */
+/* sums(pcm, start, count, first, last, boxes, frame_sums, tens, products), of `count` samples from `start` on: sums
+   of BOX and of FRAME samples, of the whole hops and of one hop to either side; the energies of all whole halves of
+   frames; and of each whole hop the products with itself 1 to 4 samples, 0 to 5 boxes and 0 to 4 frames apart. */
 static PyObject *sums(PyObject *self, PyObject *args)
 {
-    Py_buffer pcm, boxes, frame_sums, frames, products;
+    Py_buffer pcm, boxes, frame_sums, tens, products;
     short first, last;
     Py_ssize_t start, count;
-    if (!PyArg_ParseTuple(args, "y*nnhhw*w*w*w*", &pcm, &start, &count, &first, &last, &boxes, &frame_sums, &frames,
+    if (!PyArg_ParseTuple(args, "y*nnhhw*w*w*w*", &pcm, &start, &count, &first, &last, &boxes, &frame_sums, &tens,
                           &products))
         return NULL;
     const int16_t *samples = pcm.buf;
-    Py_ssize_t length = pcm.len / (Py_ssize_t)sizeof(int16_t), hops = count / HOP, energies = count / FRAME;
+    Py_ssize_t length = pcm.len / (Py_ssize_t)sizeof(int16_t), hops = count / HOP, energies = count / TEN;
     const Py_ssize_t number = sizeof(double), small = sizeof(int32_t);
     int fits = start >= 0 && count >= 0 && start <= length && count <= length - start &&
                boxes.len == (hops + 2) * BOXES * small && frame_sums.len == (hops + 2) * FRAMES * small &&
-               frames.len == energies * number && products.len == hops * PRODUCTS * number;
+               tens.len == energies * number && products.len == hops * PRODUCTS * number;
     if (fits) {
         int32_t *box = boxes.buf, *wide = frame_sums.buf;
-        double *frame = frames.buf, *product_of = products.buf;
+        double *ten = tens.buf, *product_of = products.buf;
         Hop hop;
         const int16_t *wave = hop.wave + LAGS / 2, *upper = hop.upper + LAGS / 2, *lower = hop.lower + LAGS / 2;
         Py_BEGIN_ALLOW_THREADS
@@ -129,8 +145,8 @@ static PyObject *sums(PyObject *self, PyObject *args)
             if (at < 0)
                 continue;
             split(hop.wave, hop.upper, hop.lower, HOP + LAGS);
-            for (Py_ssize_t one = 0; one < HOP && at * FRAMES + one / FRAME < energies; one += FRAME)
-                *frame++ = (double)product(upper + one, lower + one, wave + one, FRAME);
+            Py_ssize_t left = energies - at * TENS;
+            energies_of(upper, lower, wave, left < TENS ? left : TENS, ten + at * TENS);
             for (Py_ssize_t lag = 1; at < hops && lag <= LAGS; lag++)
                 product_of[at * PRODUCTS + lag - 1] =
                     (double)product(upper - lag / 2, lower - lag / 2, wave - lag / 2 + lag, HOP);
@@ -142,7 +158,7 @@ static PyObject *sums(PyObject *self, PyObject *args)
         }
         Py_END_ALLOW_THREADS
     }
-    Py_buffer *all[] = {&pcm, &boxes, &frame_sums, &frames, &products};
+    Py_buffer *all[] = {&pcm, &boxes, &frame_sums, &tens, &products};
     for (size_t one = 0; one < sizeof(all) / sizeof(*all); one++)
         PyBuffer_Release(all[one]);
     if (!fits) {

@@ -8,14 +8,23 @@
 #define HAIR 1e-9
 #define AHEAD 256
 #define TASKS 64
+#define EARLY 0.1
+#define REACH 256
+#define BEYOND 32
+#define CHOICES 8
+#define CHANGES 4
+#define TRIES 20000
 
 typedef struct {
     Py_ssize_t queues, tasks;
     const int32_t *task_of;
     const double *share, *task_share;
     double *had, *task_had, now;
-    double *own, *due;
-    char *may;
+    double *due, *task_due;
+    char *may, *task_may;
+    Py_ssize_t falling, faller;
+    int32_t *path;
+    long left;
 } Loom;
 
 static Py_ssize_t due_first(const double *share, const double *had, Py_ssize_t tasks, double turns)
@@ -59,34 +68,138 @@ static int in_time(const double *share, const double *had, Py_ssize_t tasks, dou
     return 0;
 }
 
-static Py_ssize_t counted(Loom *loom)
+static void serve(Loom *loom, Py_ssize_t queue, double amount)
 {
-    Py_ssize_t behind = 0;
+    loom->had[queue] += amount;
+    loom->task_had[loom->task_of[queue]] += amount;
+    loom->now += amount;
+}
+
+/* Where none may be served, which never is: as Python has it, the one that is due first. */
+static Py_ssize_t behind(const Loom *loom)
+{
+    Py_ssize_t best = 0;
+    double best_due = 0.0;
+    for (Py_ssize_t queue = 0; queue < loom->queues; queue++) {
+        double own = (loom->had[queue] + 1.0) / loom->share[queue];
+        double due = loom->task_due[loom->task_of[queue]];
+        due = due < own ? due + EARLY * (own - due) : own;
+        if (!queue || due < best_due)
+            best = queue, best_due = due;
+    }
+    return best;
+}
+
+/* Says by the way who would fall behind without this turn. */
+static Py_ssize_t choose(Loom *loom, int rank)
+{
+    Py_ssize_t usual = -1;
+    int wanted = rank;
+    loom->falling = 0;
+    for (Py_ssize_t task = 0; task < loom->tasks; task++) {
+        loom->task_due[task] = (loom->task_had[task] + 1.0) / loom->task_share[task];
+        loom->task_may[task] = loom->task_had[task] + 1.0 - (loom->now + 1.0) * loom->task_share[task] < 1.0 - HAIR;
+        if (loom->task_may[task] && (usual < 0 || loom->task_due[task] < loom->task_due[usual]))
+            usual = task;
+    }
     for (Py_ssize_t queue = 0; queue < loom->queues; queue++) {
         int32_t task = loom->task_of[queue];
-        double task_due = (loom->task_had[task] + 1.0) / loom->task_share[task];
-        loom->own[queue] = (loom->had[queue] + 1.0) / loom->share[queue];
-        loom->due[queue] = loom->own[queue] < task_due ? loom->own[queue] : task_due;
-        if (loom->due[queue] < loom->due[behind])
-            behind = queue;
-        loom->may[queue] = loom->task_had[task] + 1.0 - (loom->now + 1.0) * loom->task_share[task] < 1.0 - HAIR &&
-                           loom->had[queue] + 1.0 - (loom->now + 1.0) * loom->share[queue] < 1.0 - HAIR;
+        double had = loom->had[queue], share = loom->share[queue], then = (loom->now + 1.0) * share;
+        if (then - had >= 1.0 - HAIR && loom->now * share - had < 1.0 - HAIR)
+            loom->falling++, loom->faller = queue;
+        loom->may[queue] = loom->task_may[task] && had + 1.0 - then < 1.0 - HAIR;
+        if (!loom->may[queue])
+            continue;
+        double own = (had + 1.0) / share, due = loom->task_due[task];
+        loom->due[queue] = due < own ? due + EARLY * (own - due) : own;
     }
-    Py_ssize_t usual = due_first(loom->task_share, loom->task_had, loom->tasks, loom->now);
     for (;;) {
         Py_ssize_t best = -1;
         for (Py_ssize_t queue = 0; queue < loom->queues; queue++)
-            if (loom->may[queue] && (best < 0 || loom->due[queue] < loom->due[best] ||
-                                     (loom->due[queue] == loom->due[best] && loom->own[queue] < loom->own[best])))
+            if (loom->may[queue] && (best < 0 || loom->due[queue] < loom->due[best]))
                 best = queue;
         if (best < 0)
-            return behind;
+            return rank ? -1 : behind(loom);
         int32_t task = loom->task_of[best];
-        if (usual < 0 || task == usual || in_time(loom->task_share, loom->task_had, loom->tasks, loom->now, task))
+        if (usual >= 0 && task != usual && !in_time(loom->task_share, loom->task_had, loom->tasks, loom->now, task)) {
+            for (Py_ssize_t queue = 0; queue < loom->queues; queue++)
+                loom->may[queue] = loom->may[queue] && loom->task_of[queue] != task;
+        } else if (wanted) {
+            wanted--;
+            loom->may[best] = 0;
+        } else {
             return best;
-        for (Py_ssize_t queue = 0; queue < loom->queues; queue++)
-            loom->may[queue] = loom->may[queue] && loom->task_of[queue] != task;
+        }
     }
+}
+
+/* After choose(), in the same turn. */
+static int lapses(const Loom *loom, Py_ssize_t queue)
+{
+    return loom->falling > (loom->falling == 1 && loom->faller == queue);
+}
+
+static Py_ssize_t mend(Loom *loom, Py_ssize_t first, Py_ssize_t last, Py_ssize_t end, int changes)
+{
+    int32_t *path = loom->path;
+    for (Py_ssize_t turn = last;; turn--) {
+        for (int rank = 1; rank < CHOICES; rank++) {
+            path[turn] = (int32_t)choose(loom, rank);
+            if (path[turn] < 0 || loom->left <= 0)
+                break;
+            Py_ssize_t at = turn;
+            while (at < end && !lapses(loom, path[at])) {
+                serve(loom, path[at++], 1.0);
+                path[at] = (int32_t)choose(loom, 0);
+                loom->left--;
+            }
+            int held = at == end;
+            if (!held && changes > 1 && at > turn) {
+                at = mend(loom, turn + 1, at, end, changes - 1);
+                held = at >= 0;
+                at = held ? at : turn + 1;
+            }
+            while (at > turn)
+                serve(loom, path[--at], -1.0);
+            if (held)
+                return turn;
+        }
+        if (turn == first)
+            return -1;
+        serve(loom, path[turn - 1], -1.0);
+    }
+}
+
+static Py_ssize_t mended(Loom *loom, Py_ssize_t first, Py_ssize_t last)
+{
+    for (int changes = 1; changes <= CHANGES; changes++) {
+        loom->left = TRIES;
+        Py_ssize_t changed = mend(loom, first, last, last + BEYOND, changes);
+        if (changed >= 0)
+            return changed;
+        for (Py_ssize_t turn = first; turn < last; turn++) {
+            loom->path[turn] = (int32_t)choose(loom, 0);
+            serve(loom, loom->path[turn], 1.0);
+        }
+        loom->path[last] = (int32_t)choose(loom, 0);
+    }
+    return last;
+}
+
+static void counted(Loom *loom, Py_ssize_t count)
+{
+    int32_t *path = loom->path;
+    Py_ssize_t at = 0, settled = 0;
+    while (count && at < count + REACH) {
+        path[at] = (int32_t)choose(loom, 0);
+        if (lapses(loom, path[at])) {
+            at = mended(loom, settled > at - REACH + 1 ? settled : at - REACH + 1, at);
+            settled = at + 1;
+        }
+        serve(loom, path[at++], 1.0);
+    }
+    while (at > count)
+        serve(loom, path[--at], -1.0);
 }
 
 /* `size` has `width` sizes of each queue, of which it `took` so many. */
@@ -138,10 +251,12 @@ static PyObject *weave(PyObject *self, PyObject *args)
     int32_t *took = taken.buf, *drawn = out.buf;
     const double *size = sizes.buf;
     Py_ssize_t count = out.len / sizeof(int32_t), numbers = loom.queues * (Py_ssize_t)sizeof(int32_t);
-    loom.own = PyMem_Calloc(2 * loom.queues + 1, sizeof(double));
-    loom.due = loom.own + loom.queues;
-    loom.may = PyMem_Calloc(loom.queues + 1, 1);
-    int fits = loom.own && loom.may && loom.queues > 0 && tasks.len == numbers && taken.len == numbers &&
+    loom.due = PyMem_Calloc(loom.queues + loom.tasks + 1, sizeof(double));
+    loom.task_due = loom.due + loom.queues;
+    loom.may = PyMem_Calloc(loom.queues + loom.tasks + 1, 1);
+    loom.task_may = loom.may + loom.queues;
+    loom.path = PyMem_Calloc(count + REACH + BEYOND + 1, sizeof(int32_t));
+    int fits = loom.due && loom.may && loom.path && loom.queues > 0 && tasks.len == numbers && taken.len == numbers &&
                served.len == shares.len && task_served.len == task_shares.len && width >= 0 &&
                sizes.len == shares.len * width;
     for (Py_ssize_t queue = 0; fits && queue < loom.queues; queue++)
@@ -150,24 +265,28 @@ static PyObject *weave(PyObject *self, PyObject *args)
         Py_BEGIN_ALLOW_THREADS
         for (Py_ssize_t task = 0; task < loom.tasks; task++)
             loom.now += loom.task_had[task];
+        if (!width)
+            counted(&loom, count);
+        for (; !width && turn < count; turn++) {
+            drawn[turn] = loom.path[turn];
+            took[drawn[turn]] += 1;
+        }
         for (; turn < count; turn++) {
             int ended = 0;
-            for (Py_ssize_t queue = 0; width && queue < loom.queues; queue++)
+            for (Py_ssize_t queue = 0; queue < loom.queues; queue++)
                 ended = ended || took[queue] >= width;
             if (ended)
                 break;
-            Py_ssize_t best = width ? sized(&loom, size, width, took) : counted(&loom);
-            double one = width ? size[best * width + took[best]] : 1.0;
-            loom.had[best] += one;
-            loom.task_had[loom.task_of[best]] += one;
-            loom.now += one;
+            Py_ssize_t best = sized(&loom, size, width, took);
+            serve(&loom, best, size[best * width + took[best]]);
             took[best] += 1;
             drawn[turn] = (int32_t)best;
         }
         Py_END_ALLOW_THREADS
     }
-    PyMem_Free(loom.own);
+    PyMem_Free(loom.due);
     PyMem_Free(loom.may);
+    PyMem_Free(loom.path);
     Py_buffer *all[] = {&shares, &tasks, &task_shares, &served, &task_served, &sizes, &taken, &out};
     for (size_t one = 0; one < sizeof(all) / sizeof(*all); one++)
         PyBuffer_Release(all[one]);

@@ -3,55 +3,16 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import msgspec
 
-from manifests import UserError, files, load_recipe
+from manifests import load_recipe
 from manifests.console import console, hours, size, table
 from shards.cache import Cache
 from shards.index import Dataset
 from shards.plan import WINDOW
 from shards.report import Dealing, Report, deal_report, plan_report
 from shards.stream import Stream
-
-
-def peek(url: str, key: str, audio: Path | None) -> None:
-    """Print a sample, or the first of each split; write its FLAC to `audio` if that is given."""
-    dataset = Dataset(url)
-    if not key:
-        if audio:
-            raise UserError("--audio needs the KEY of a sample; salmonn peek without one shows some")
-        for source in dataset.manifest.sources:
-            first = dataset.table(source.corpus, source.split).slice(0, 1).to_pylist()
-            for row in first:
-                show_row(row)
-        return
-    row = dataset.row(key)
-    show_row(row)
-    if audio:
-        place = files.join(dataset.url, row["shard"])
-        files.write_whole(str(audio), files.read_range(place, row["flac_offset"], row["flac_bytes"]))
-        console.print(f"wrote {audio}")
-
-
-def show_row(row: dict[str, object]) -> None:
-    """Print one row of the index."""
-    said = {name: row[name] for name in ("language", "speaker", "gender", "license") if row[name]}
-    sources = row["sources"]
-    assert isinstance(sources, list)
-    console.print(f"[bold]{row['key']}[/]  {row['id']}", soft_wrap=True)
-    console.print(
-        f"  audio      {row['seconds']:.3f} s, {row['action']} of {', '.join(sources)} ({row['source_rate']} Hz)"
-    )
-    console.print(f"  stored     {row['shard']} at byte {row['flac_offset']}, {size(float(str(row['flac_bytes'])))}")
-    console.print(f"  facts      {', '.join(f'{name} {value}' for name, value in said.items())}", markup=False)
-    if row["text"]:
-        console.print(f"  text       {row['text']}", markup=False)
-    for task, prompt, answers in zip(row["tasks"], row["prompts"], row["answers"], strict=True):  # type: ignore[call-overload]
-        console.print(f"  {task}\n    prompt   {prompt}", markup=False)
-        for answer in answers:
-            console.print(f"    answer   {answer}", markup=False)
 
 
 def stream(

@@ -61,8 +61,8 @@ class Drift:
             amount = np.ones(len(place))
         else:
             # As the order counts them.
-            of = self.order.seconds if self.order.unit == "seconds" else np.maximum(self.tokens, 1)
-            amount = of[place].astype(np.float64)
+            in_seconds = self.order.unit == "seconds"
+            amount = self.order.dealt(place) if in_seconds else np.maximum(self.tokens[place], 1).astype(np.float64)
         cell = np.repeat(np.arange(len(part.sizes)), part.sizes) * rows + part.queue
         each = np.bincount(cell, amount, minlength=len(part.sizes) * rows).reshape(-1, rows)
         served = self.served + each.cumsum(0)
@@ -104,7 +104,7 @@ class Scatter:
     def add(self, part: Part) -> None:
         """Count one more part."""
         self.batches += len(part.sizes)
-        seconds = self.order.seconds[self.order.offsets[part.queue] + part.item]
+        seconds = self.order.dealt(self.order.offsets[part.queue] + part.item)
         self.lengths.append(np.add.reduceat(seconds, np.cumsum(part.sizes) - part.sizes) / part.sizes)
         for queue in np.unique(part.queue).tolist():
             mine = part.queue == queue

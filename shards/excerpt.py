@@ -107,6 +107,7 @@ def add(writer: ShardWriter, reader: Reader, row: dict[str, Any], clip: Taken) -
         action=row["action"],
         source_rate=row["source_rate"],
         quality=Quality(**{name: row[name] for name in Quality.__struct_fields__}),
+        fingerprint=row["fingerprint"],
     )
     sample = msgspec.structs.replace(held.sample, instructions=clip.instructions)
     writer.add(sample, stored, row["sources"], row["source_bytes"])

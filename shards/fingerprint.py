@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.flac import RATE
+from shards.spectra import PCM, TURN, WINDOW, Floats, Places, bands, steady
+from shards.sums import BLOCK, sums_of
+from shards.sums import TEN as FRAME
 
-PCM = NDArray[np.int16]
 Words = NDArray[np.uint64]
-Floats = NDArray[np.float64]
 
-FRAME = 160
-"""Samples of a frame of the envelope: 10 ms."""
 SMOOTH = np.array([1, 2, 3, 4, 5, 6, 5, 4, 3, 2, 1], np.float64)
-"""Weights that smooth the envelope; whole numbers, so that sums stay exact."""
+"""Weights that smooth the energies of frames of 10 ms; whole numbers, so that sums stay exact."""
 REACH = 50
 """Frames to either side that a moment must exceed."""
 FAINT = 1e-3
@@ -28,31 +27,30 @@ FAINT = 1e-3
 
 HALF = RATE // 2
 """Hz of what the spectra are made of: neighbouring samples are added up, since a telephone leaves no more."""
-WINDOW, STEP = 512, 384
-"""Samples at 8 kHz of a spectrum, 64 ms, and from one to the next."""
+STEP = 384
+"""Samples at 8 kHz from one spectrum, of 64 ms, to the next."""
 TIMES, BANDS = 5, 17
 SPAN = 2 * (STEP * (TIMES - 1) + WINDOW)
 """Samples that a word is made of: 0.256 s."""
-HANN = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
-EDGES = np.rint(np.geomspace(300, 3400, BANDS + 1) * WINDOW / HALF).astype(int)
+HANN = steady(0.5 - 0.5 * np.cos(TURN))
+EDGES = np.rint(np.geomspace(300, 3400, BANDS + 1) * WINDOW / HALF).astype(np.int64)
 """Bins where bands begin."""
-BATCH = 32
-"""Words made at a time, in 4 MB."""
-BLOCK = 1600 * FRAME
-"""Samples held as float64 at a time, 2 MB."""
 
 LIMIT = 10
 """Words of one sound seldom differ in more bits; those of two sounds do in all but some ten of a million pairs."""
 
 
-def fingerprint(pcm: PCM) -> bytes:
+def fingerprint(pcm: PCM, tens: Floats | None = None) -> bytes:
     """Return the words of a clip at 16 kHz in their order in time, 8 bytes each; empty if there is none.
 
-    None has a clip shorter than 0.26 s, or one that is loudest at its very ends.
+    None has a clip shorter than 0.26 s, or one that is loudest at its very ends. `tens` are the energies of its frames,
+    if they are known. A mean that is not zero is left in them: it moves all alike.
     """
-    centres = moments(envelope(pcm))
+    if len(pcm) < SPAN:
+        return b""
+    centres = find_moments(sums_of(pcm, BLOCK).tens if tens is None else tens)
     starts = centres[(centres >= SPAN // 2) & (centres <= len(pcm) - SPAN // 2)] - SPAN // 2
-    return b"".join(words_at(pcm, starts[first : first + BATCH]) for first in range(0, len(starts), BATCH))
+    return words_at(pcm, starts) if len(starts) else b""
 
 
 def words_of(fingerprint: bytes) -> Words:
@@ -60,23 +58,15 @@ def words_of(fingerprint: bytes) -> Words:
     return np.frombuffer(fingerprint, "<u8")
 
 
-def envelope(pcm: PCM) -> Floats:
-    """Return the energy of each whole frame, smoothed. A mean that is not zero is left in: it moves all alike."""
-    energies = []
-    for start in range(0, len(pcm) // FRAME * FRAME, BLOCK):
-        block = pcm[start : start + BLOCK]
-        wave = block[: len(block) // FRAME * FRAME].astype(np.float64)
-        energies.append(np.matmul(wave.reshape(-1, 1, FRAME), wave.reshape(-1, FRAME, 1)).ravel())
-    if sum(map(len, energies)) < 3:
-        return np.zeros(0)
-    smooth: Floats = np.convolve(np.concatenate(energies), SMOOTH)[len(SMOOTH) // 2 : -(len(SMOOTH) // 2)]
-    return smooth
+def find_moments(tens: Floats) -> Places:
+    """Return the samples at which the smoothed energy is higher than for half a second around, between the frames."""
+    found = np.empty(len(tens), np.int64)
+    return found[: moments(tens, np.empty(len(tens)), found)]
 
 
-def moments(level: Floats) -> NDArray[np.int64]:
-    """Return the samples at which the envelope is higher than for half a second around, between the frames."""
-    if not level.any():
-        return np.zeros(0, np.int64)
+def moments_in_numpy(tens: Floats, level: Floats, found: Places) -> int:
+    """Fill in the smoothed energy and the moments, and return how many: what shards/_spectra.c does."""
+    level[:] = np.convolve(tens, SMOOTH)[len(SMOOTH) // 2 : -(len(SMOOTH) // 2)]
     padded = np.full(len(level) + 2 * REACH, -1.0)
     padded[REACH:-REACH] = level
     # The greatest of 2, 4, ... 64 neighbours, then of two such stretches that cover 101.
@@ -91,21 +81,24 @@ def moments(level: Floats) -> NDArray[np.int64]:
     before, here, after = level[at - 1], level[at], level[at + 1]
     # The top of the parabola through three frames: to a millisecond, wherever the frames happen to begin.
     bend = np.maximum(2 * here - before - after, 1.0)
-    found: NDArray[np.int64] = np.rint((at + 0.5 + (after - before) / (2 * bend)) * FRAME).astype(np.int64)
-    return found
+    found[: len(at)] = np.rint((at + 0.5 + (after - before) / (2 * bend)) * FRAME)
+    return len(at)
 
 
-def words_at(pcm: PCM, starts: NDArray[np.int64]) -> bytes:
+try:
+    from shards._spectra import moments  # type: ignore[import-not-found]
+except ImportError:
+    moments = moments_in_numpy
+
+
+def words_at(pcm: PCM, starts: Places) -> bytes:
     """Return the words of the spans that begin at `starts`."""
-    spans = np.stack([pcm[first : first + SPAN] for first in starts.tolist()]).astype(np.float64)
-    wave = spans[:, ::2] + spans[:, 1::2]
-    windows = np.stack([wave[:, STEP * time : STEP * time + WINDOW] for time in range(TIMES)], axis=1)
-    windows *= HANN
-    spectra = np.fft.rfft(windows)[:, :, EDGES[0] : EDGES[-1]]
-    power = spectra.real**2 + spectra.imag**2
-    bands = np.log(np.add.reduceat(power, EDGES[:-1] - EDGES[0], axis=2) + 1.0)
-    steps = bands[:, :, 1:] - bands[:, :, :-1]
-    return np.packbits((steps[:, 1:] > steps[:, :-1]).ravel(), bitorder="little").tobytes()
+    windows = (starts[:, None] + 2 * STEP * np.arange(TIMES)).ravel()
+    power = bands(pcm, windows, HANN, EDGES, fold=2).reshape(len(starts), TIMES, BANDS) + 1.0
+    # Whether log(up) - log(down) grows from one instant to the next, by products, which every machine rounds alike.
+    down, up = power[:, :, :-1], power[:, :, 1:]
+    grows = up[:, 1:] * down[:, :-1] > up[:, :-1] * down[:, 1:]
+    return np.packbits(grows.reshape(len(starts), -1), bitorder="little").tobytes()
 
 
 def alike(these: Words, those: Words, limit: int = LIMIT) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import pyarrow as pa
 
 from manifests import files
 from manifests.errors import UserError, nearest
-from manifests.tables import read_table
+from manifests.tables import read_groups, read_table
 from shards.quality import Quality
 
-FORMAT = "salmonn-dataset-3"
+FORMAT = "salmonn-dataset-4"
 
 TEXT = pa.string()
 TEXTS = pa.list_(pa.field("item", TEXT, nullable=False))
@@ -55,6 +56,7 @@ SCHEMA = pa.schema(
         field("action", TEXT),  # copy, transcode or render
         # Of the audio as stored, measured when it was packed; NaN where it cannot be said (shards/quality.py).
         *(field(name, QUALITY[kind]) for name, kind in Quality.__annotations__.items()),
+        field("fingerprint", pa.binary()),  # shards/fingerprint.py; empty where there is none, or nobody listened
         field("pcm_md5", TEXT),
         field("flac_crc32", pa.uint32()),
         field("json_crc32", pa.uint32()),
@@ -161,6 +163,12 @@ class Dataset:
     ) -> pa.Table:
         """Return the index of one split, all columns or some; of some, few texts as dictionaries."""
         return read_table(files.join(self.url, self.source(corpus, split).index.path), FORMAT, columns, dictionaries)
+
+    def groups(
+        self, corpus: str, split: str, columns: list[str], dictionaries: list[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Yield some columns of the index of one split, a row group in memory at a time."""
+        return read_groups(files.join(self.url, self.source(corpus, split).index.path), FORMAT, columns, dictionaries)
 
     @functools.cached_property
     def keys(self) -> dict[str, tuple[str, str]]:

@@ -27,7 +27,7 @@ WINDOW = 64
 UNITS = ("examples", "seconds", "tokens")
 STRETCH = 256
 """Examples of each queue whose sizes are looked up at a time, where shares count seconds or tokens."""
-WOVEN = "salmonn-order-2"
+WOVEN = "salmonn-order-3"
 """Changes when the same arguments give another order: then an older state is refused."""
 TOKENS_A_SECOND = 88 / 30
 """What the window Q-Former makes of audio (SALMONN section 3.1): 88 for 30 seconds."""
@@ -94,11 +94,12 @@ class Order:
         unit: str = "examples",
         window: int = WINDOW,
         count: Callable[[str], int] | None = None,
+        answers: bool = False,
     ) -> None:
         """Read what the order depends on from the index; UserError if the dataset does not hold the stage's data.
 
         Shares count `unit`: examples, seconds of audio, or tokens of the answer. `count` says how many tokens a text
-        has, by default a third of its bytes.
+        has, by default a third of its bytes; those of answers are counted if anything needs them, or `answers`.
         """
         if unit not in UNITS:
             raise UserError(f"shares cannot count {unit!r}; they can count {', '.join(UNITS)}")
@@ -107,7 +108,9 @@ class Order:
         rows = recipe.stage(stage)
         self.seed, self.budget, self.unit, self.window = seed, budget, unit, window
         needs_tokens = unit == "tokens" or budget.tokens > 0
-        self.sources, self.firsts, self.queues = make_queues(dataset, rows, count=count, tokens=needs_tokens)
+        self.sources, self.firsts, self.queues = make_queues(
+            dataset, rows, count=count, tokens=needs_tokens, answers=answers
+        )
         sizes = np.array([len(queue.sample) for queue in self.queues], np.float64)
         power = recipe.temperature.get(stage, 1.0)
         weights = sizes**power if rows[0].weight is None else np.array([row.weight for row in rows])
@@ -119,7 +122,20 @@ class Order:
         self.tasks = [tasks.index(row.task) for row in rows]
         self.sizes = sizes.astype(np.int64)
         self.offsets: Numbers = np.cumsum(self.sizes) - self.sizes
-        self.seconds = np.minimum(np.concatenate([queue.seconds for queue in self.queues]), budget.longest)
+        self.seconds = np.concatenate([queue.seconds for queue in self.queues])
+        """Of the examples of all queues behind one another, what is beyond the longest too."""
+        self.answers = np.concatenate([queue.answer for queue in self.queues]) if answers else None
+        """Tokens of the longest answer of each, if these are counted."""
+        spans = [slice(int(first), int(first + size)) for first, size in zip(self.offsets, self.sizes, strict=True)]
+        # One array for both, so that none is there twice.
+        self.queues = [
+            msgspec.structs.replace(
+                queue,
+                seconds=self.seconds[span],
+                answer=queue.answer if self.answers is None else self.answers[span],
+            )
+            for queue, span in zip(self.queues, spans, strict=True)
+        ]
         self.text = np.concatenate([queue.prompt + queue.answer for queue in self.queues]) if budget.tokens else None
         self.held = np.zeros(self.examples, np.int32)
         """The orders of all queues behind one another, each of the epoch it is in."""
@@ -140,6 +156,11 @@ class Order:
     def start(self) -> Mark:
         """The mark of the first pool."""
         return Mark(items=(0,) * len(self.queues))
+
+    def dealt(self, places: Numbers) -> NDArray[np.float64]:
+        """Return how many seconds are dealt of the examples at `places` of all queues behind one another."""
+        seconds: NDArray[np.float64] = np.minimum(self.seconds[places], self.budget.longest)
+        return seconds
 
     def draws(self, mark: Mark) -> tuple[Numbers, Numbers, Numbers, Mark]:
         """Return the draws of a pool as they are woven: queue, item and epoch of each; and the mark behind them.
@@ -217,7 +238,7 @@ class Order:
     def pool(self, mark: Mark) -> Pool:
         """Return the pool that begins at `mark`."""
         queue, item, epoch, after = self.draws(mark)
-        seconds = self.seconds[self.offsets[queue] + item]
+        seconds = self.dealt(self.offsets[queue] + item)
         tokens = None
         if self.text is not None:
             text = self.text[self.offsets[queue] + item]

@@ -12,8 +12,10 @@ import math
 import msgspec
 import numpy as np
 
+from shards import spectra
 from shards.flac import RATE
-from shards.sums import BLOCK, FRAME, HOP, PCM, Floats, sums_of
+from shards.spectra import WINDOW
+from shards.sums import BLOCK, FRAME, HOP, PCM, Floats, Sums, sums_of
 
 FULL = 32768
 """Full scale, of which shares and decibels are told."""
@@ -30,10 +32,9 @@ NOISY = 10
 GATE = 10 ** ((-70 + 0.691) / 10) * 4 * HOP * FULL**2
 """Weighted energy of 400 ms at -70 LUFS, the absolute gate of ITU-R BS.1770."""
 
-WINDOW = 512
-"""Samples of a spectrum: 32 ms, bins of 31.25 Hz."""
 BAND = 4
-"""Bins of a band: 125 Hz."""
+"""Bins of a band: 125 Hz. A spectrum is of 32 ms, a bin 31.25 Hz; the last, at 8 kHz, belongs to no band."""
+EDGES = np.arange(0, WINDOW // 2 + 1, BAND)
 TURN = 2 * np.pi * np.arange(WINDOW) / WINDOW
 TAPER = 0.35875 - 0.48829 * np.cos(TURN) + 0.14128 * np.cos(2 * TURN) - 0.01168 * np.cos(3 * TURN)
 """Blackman-Harris: a loud tone leaks 92 dB less into other bands."""
@@ -81,13 +82,16 @@ UNKNOWN = Quality()
 """Of samples that nobody saw, or that there are none of."""
 
 
-def measure(pcm: PCM, block: int = BLOCK) -> Quality:
-    """Measure the samples of a clip at 16 kHz, any number of them. `block`, a multiple of HOP, changes nothing."""
+def measure(pcm: PCM, block: int = BLOCK, sums: Sums | None = None) -> Quality:
+    """Measure the samples of a clip at 16 kHz, any number of them. `block`, a multiple of HOP, changes nothing.
+
+    `sums` are those of the clip, if they are known.
+    """
     samples = len(pcm)
     if not samples:
         return UNKNOWN
     low, high = int(pcm.min()), int(pcm.max())
-    sums = sums_of(pcm, block)
+    sums = sums or sums_of(pcm, block)
     middle = sums.total / samples
     frames = sums.frames - (2 * middle) * sums.frame_sums + FRAME * middle**2
     silence, leading, trailing = silences(frames)
@@ -172,11 +176,8 @@ def bandwidth(pcm: PCM, middle: float) -> float:
     count = min(max(len(pcm) // 8000, 16), 128)
     step = max((len(pcm) - WINDOW) // (count - 1), 1)
     count = min(count, (len(pcm) - WINDOW) // step + 1)
-    # A view, and one that numpy holds to the bounds of the samples: as_strided does not, and takes ten times as long.
-    views: PCM = np.ndarray((count, WINDOW), np.int16, np.ascontiguousarray(pcm).data, 0, (2 * step, 2))
-    spectra = np.fft.rfft((views - middle) * TAPER).view(np.float64)
-    # Real and imaginary parts lie side by side; the last bin, at 8 kHz, belongs to no band.
-    bands = (spectra * spectra).sum(axis=0)[:WINDOW].reshape(-1, 2 * BAND).sum(axis=1) / (BAND * count)
+    power = spectra.bands(pcm, np.arange(count) * step, TAPER, EDGES, middle=middle)
+    bands = power.sum(axis=0) / (BAND * count)
     heard = np.flatnonzero(bands > HEARD)
     if not len(heard):
         return NAN

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,6 +18,7 @@ from shards.index import Dataset
 
 Numbers = NDArray[np.int64]
 Small = NDArray[np.int32]
+Short = NDArray[np.int16] | NDArray[np.int32]
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,15 +27,22 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     row: Row
     sample: Small
     """Row of the concatenated index."""
-    instruction: Small
+    instruction: Short
     """Which instruction of that sample."""
     seconds: NDArray[np.float64]
-    shard: Small
-    """Number of its shard, over all sources."""
+    shards: Small
+    """Of each run of examples that lie in one shard, the number of that shard over all sources."""
+    runs: Small
+    """How many examples each run has."""
     prompt: Small
     """Tokens of the longest prompt of its task; zeros if tokens do not matter."""
     answer: Small
     """Tokens of its longest answer; zeros if tokens do not matter."""
+
+    @property
+    def shard(self) -> Small:
+        """Number of the shard of each example."""
+        return np.repeat(self.shards, self.runs)
 
     def order(self, seed: int, epoch: int, window: int) -> Small:
         """Return the order of the queue's examples in one of its epochs.
@@ -43,30 +53,46 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
         # Raw words of a bit generator stay the same in every version of numpy; its shuffles may not.
         names = ("order", seed, self.row.task, self.row.corpus, ",".join(self.row.splits), epoch)
         words = np.random.PCG64(draw.number(*names)).random_raw(len(self.sample))
-        shards = int(self.shard.max()) + 1 if len(self.shard) else 0
-        if shards > window:
-            of_shard = np.random.PCG64(draw.number("shards", seed, epoch)).random_raw(shards)
-            present = np.unique(self.shard)
-            rank = np.zeros(shards, np.uint64)
-            rank[present[np.argsort(of_shard[present], kind="stable")]] = np.arange(len(present)) // window
-            words = (words >> np.uint64(20)) | (rank[self.shard] << np.uint64(44))
-        return np.argsort(words, kind="stable").astype(np.int32)
+        shards = int(self.shards.max()) + 1 if len(self.shards) else 0
+        if shards <= window:
+            return np.argsort(words, kind="stable").astype(np.int32)
+        of_shard = np.random.PCG64(draw.number("shards", seed, epoch)).random_raw(shards)
+        present = np.unique(self.shards)
+        rank = np.zeros(shards, np.int64)
+        rank[present[np.argsort(of_shard[present], kind="stable")]] = np.arange(len(present)) // window
+        # Window by window: a sort of all would take thrice the memory, and longer.
+        words >>= np.uint64(20)
+        of_run = rank[self.shards]
+        runs = np.argsort(of_run, kind="stable")
+        ends = np.flatnonzero(np.diff(of_run[runs], append=-1)) + 1
+        firsts, order, at = np.cumsum(self.runs, dtype=np.int64) - self.runs, np.empty(len(words), np.int32), 0
+        for chosen in np.split(runs, ends[:-1]):
+            members = spans(firsts[chosen], self.runs[chosen])
+            order[at : at + len(members)] = members[np.argsort(words[members], kind="stable")]
+            at += len(members)
+        return order
 
 
-class Columns(msgspec.Struct, frozen=True, kw_only=True):
-    """What queues need of one split: an entry an instruction, in the order of the index."""
+def spans(firsts: Numbers, sizes: Small) -> Numbers:
+    """Return the numbers of spans behind one another: from each of `firsts` as many as its size."""
+    before = np.cumsum(sizes, dtype=np.int64) - sizes
+    return np.repeat(firsts - before, sizes) + np.arange(int(sizes.sum()))
 
-    rows: int
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """What queues need of a few rows of the index: an entry an instruction, in the order of the index."""
+
+    first: int
+    """Row of the first in the concatenated index."""
     task: pa.Array
     parent: Numbers
-    """Which row of the index it is of."""
+    """Which of these rows it is of."""
     place: Numbers
     """Which instruction of that row."""
     seconds: NDArray[np.float64]
     """By row."""
     shard: Small
-    """By row."""
-    shards: int
+    """By row, over all sources."""
     language: pa.ChunkedArray | None
     """By row; None if no row of the recipe asks for one."""
     answer: Small | None
@@ -75,76 +101,181 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of the prompt that is stored, with what fills its slot; None if tokens do not matter."""
 
 
+class Growing:
+    """Arrays that examples are added to; memory that is set aside for more is not taken before it is used."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.size = 0
+        self.arrays: list[NDArray[Any]] = []
+
+    def add(self, parts: Sequence[NDArray[Any]]) -> None:
+        """Add a part to each array; parts are of one length."""
+        end = self.size + len(parts[0])
+        if not self.arrays:
+            self.arrays = [np.empty(0, part.dtype) for part in parts]
+        for place, part in enumerate(parts):
+            held = self.arrays[place]
+            kind = np.promote_types(held.dtype, part.dtype)
+            if end > len(held) or kind != held.dtype:
+                self.arrays[place] = np.empty(max(2 * end, 1 << 16), kind)
+                self.arrays[place][: self.size] = held[: self.size]
+            self.arrays[place][self.size : end] = part
+        self.size = end
+
+    def take(self) -> list[NDArray[Any]]:
+        """Return what was added, and keep none."""
+        taken, self.arrays = [array[: self.size] for array in self.arrays], []
+        return taken
+
+
+class Gathered:
+    """The examples of a row of the recipe in one split, as they come."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.examples, self.runs = Growing(), Growing()
+
+
 def make_queues(
-    dataset: Dataset, rows: tuple[Row, ...], *, count: Callable[[str], int] | None, tokens: bool
+    dataset: Dataset,
+    rows: tuple[Row, ...],
+    *,
+    count: Callable[[str], int] | None,
+    tokens: bool,
+    answers: bool = False,
 ) -> tuple[list[tuple[str, str]], list[int], list[Queue]]:
-    """Return the sources that a stage reads, where each begins in the concatenated index, and the queue of each row."""
+    """Return the sources that a stage reads, where each begins in the concatenated index, and the queue of each row.
+
+    `answers` alone counts the tokens of answers, and leaves out those of prompts. The index is read a row group at a
+    time: beside the queues, no more of it is in memory.
+    """
     sources = sorted({(row.corpus, split) for row in rows for split in row.splits})
-    by_language = any(row.language for row in rows)
-    columns, firsts, first_shards = {}, {}, {}
-    samples = shards = 0
-    for source in sources:
-        columns[source] = read_columns(dataset, source, by_language, tokens, count)
-        firsts[source], first_shards[source] = samples, shards
-        samples, shards = samples + columns[source].rows, shards + columns[source].shards
+    found: dict[tuple[int, str], Gathered] = {}
+    firsts: list[int] = []
+    samples, shards = 0, 0
+    columns = ["tasks", "seconds", "shard", *(["language"] if any(row.language for row in rows) else [])]
+    columns += [*(["answers"] if tokens or answers else []), *(["prompts"] if tokens else [])]
+    for corpus, split in sources:
+        firsts.append(samples)
+        numbers: dict[str, int] = {}
+        wanted = [(place, row) for place, row in enumerate(rows) if row.corpus == corpus and split in row.splits]
+        for table in dataset.groups(corpus, split, columns, ["shard"]):
+            group = read_group(table, samples, numbers, shards, count)
+            for place, row in wanted:
+                choose(group, row, found.setdefault((place, split), Gathered()))
+            samples += table.num_rows
+        shards += len(numbers)
     queues = []
-    for row in rows:
-        queues.append(make_queue(row, columns, firsts, first_shards, count, tokens))
+    for place, row in enumerate(rows):
+        queues.append(join(row, [found.pop((place, split), Gathered()) for split in row.splits], columns, count))
         if not len(queues[-1].sample):
             named = ", ".join(row.splits)
             raise UserError(f"the dataset has no example for {row.name} ({named}); build it, or drop the row")
-    return sources, [firsts[source] for source in sources], queues
+    return sources, firsts, queues
 
 
-def read_columns(
-    dataset: Dataset,
-    source: tuple[str, str],
-    by_language: bool,
-    tokens: bool,
+def read_group(
+    table: pa.Table,
+    first: int,
+    numbers: dict[str, int],
+    before: int,
     count: Callable[[str], int] | None,
-) -> Columns:
-    """Read one split's part of the index."""
-    names = [
-        "tasks",
-        "seconds",
-        "shard",
-        *(["language"] if by_language else []),
-        *(["answers", "prompts"] if tokens else []),
-    ]
-    table = dataset.table(*source, names, dictionaries=["shard"])
+) -> Group:
+    """Return a few rows of one split's index; `numbers` are those of its shards, to be counted behind `before`."""
     tasks = table["tasks"].combine_chunks()
     parent = pc.list_parent_indices(tasks).to_numpy()
     offsets = tasks.offsets.to_numpy()
-    shard = table["shard"].combine_chunks()
-    if isinstance(shard, pa.ChunkedArray):
-        shard = shard.unify_dictionaries().combine_chunks()
-    if not pa.types.is_dictionary(shard.type):
-        shard = shard.dictionary_encode()
     answer = prompt = None
-    if tokens:
+    if "answers" in table.column_names:
         answer = longest_answers(table["answers"].combine_chunks(), count)
+    if "prompts" in table.column_names:
         prompt = token_lengths(table["prompts"].combine_chunks().flatten(), count).astype(np.int32)
-    return Columns(
-        rows=table.num_rows,
+    return Group(
+        first=first,
         task=tasks.flatten(),
         parent=parent,
         place=np.arange(len(parent)) - (offsets[:-1] - offsets[0])[parent],
         seconds=table["seconds"].to_numpy(),
-        shard=shard.indices.to_numpy().astype(np.int32),
-        shards=len(shard.dictionary),
-        language=table["language"] if by_language else None,
+        shard=np.concatenate([np.zeros(0, np.int32), *(numbered(c, numbers, before) for c in table["shard"].chunks)]),
+        language=table["language"] if "language" in table.column_names else None,
         answer=answer,
         prompt=prompt,
     )
 
 
+def numbered(names: pa.Array, numbers: dict[str, int], before: int) -> Small:
+    """Return the numbers of shards, `before` and on; new names are added to `numbers` as they come."""
+    if not pa.types.is_dictionary(names.type):
+        names = names.dictionary_encode()
+    of = [before + numbers.setdefault(name, len(numbers)) for name in names.dictionary.to_pylist()]
+    found: Small = np.array(of, np.int32)[names.indices.to_numpy()]
+    return found
+
+
+def choose(group: Group, row: Row, into: Gathered) -> None:
+    """Add the examples that a row of the recipe takes of a few rows of the index."""
+    chosen = pc.equal(group.task, row.task).to_numpy(zero_copy_only=False)
+    if row.min_seconds > 0 or row.max_seconds < math.inf:
+        length = group.seconds[group.parent]
+        chosen &= (length >= row.min_seconds) & (length <= row.max_seconds)
+    if row.language and group.language is not None:
+        chosen &= pc.equal(group.language, row.language).to_numpy()[group.parent]
+    parent, place = group.parent[chosen], group.place[chosen]
+    shard = group.shard[parent]
+    ends = np.flatnonzero(np.diff(shard, append=-1)) + 1
+    into.runs.add((shard[ends - 1], np.diff(ends, prepend=0).astype(np.int32)))
+    into.examples.add(
+        (
+            (parent + group.first).astype(np.int32),
+            place.astype(np.int16 if place.max(initial=0) < 1 << 15 else np.int32),
+            group.seconds[parent],
+            *([] if group.answer is None else [group.answer[chosen]]),
+            *([] if group.prompt is None else [group.prompt[chosen]]),
+        )
+    )
+
+
+def join(row: Row, parts: list[Gathered], columns: list[str], count: Callable[[str], int] | None) -> Queue:
+    """Return the examples of one row of the recipe, in the order of the index, by the `columns` that were read."""
+    answers, tokens = "answers" in columns, "prompts" in columns
+    kinds = (np.int32, np.int16, np.float64, *([np.int32] * (answers + tokens)))
+    sample, place, seconds, *counted = behind([np.zeros(0, kind) for kind in kinds], [part.examples for part in parts])
+    shards, runs = behind([np.zeros(0, np.int32)] * 2, [part.runs for part in parts])
+    templates = TASKS[row.task].prompts
+    longest = int(token_lengths(pa.array(templates), count).max()) if tokens else 0
+    # What fills a slot is known only within the stored prompt: both together are more than any drawn one can be.
+    slot = tokens and any("{}" in template for template in templates)
+    return Queue(
+        row=row,
+        sample=sample,
+        instruction=place,
+        seconds=seconds,
+        shards=shards,
+        runs=runs,
+        prompt=longest + counted[1] if slot else np.broadcast_to(np.int32(longest), sample.shape),
+        answer=counted[0] if answers else np.broadcast_to(np.int32(0), sample.shape),
+    )
+
+
+def behind(nothing: list[NDArray[Any]], parts: list[Growing]) -> list[NDArray[Any]]:
+    """Return arrays behind one another, without a copy if they are those of one part; `nothing` if there is none."""
+    taken = [part.take() for part in parts if part.size]
+    if len(taken) == 1:
+        return taken[0]
+    return [np.concatenate(arrays) for arrays in zip(nothing, *taken, strict=True)]
+
+
 def longest_answers(answers: pa.Array, count: Callable[[str], int] | None) -> Small:
     """Return the tokens of the longest answer of each instruction: list<list<text>> to [instructions]."""
     inner = answers.flatten()
-    texts = inner.flatten()
-    lengths = token_lengths(texts, count)
-    starts = inner.offsets.to_numpy()[:-1] - inner.offsets[0].as_py()
-    return np.maximum.reduceat(lengths, starts).astype(np.int32) if len(starts) else np.zeros(0, np.int32)
+    if len(inner) == 0:
+        return np.zeros(0, np.int32)
+    lengths = np.append(token_lengths(inner.flatten(), count), 0)
+    offsets = inner.offsets.to_numpy() - inner.offsets[0].as_py()
+    longest = np.maximum.reduceat(lengths, offsets[:-1])
+    longest[offsets[1:] == offsets[:-1]] = 0  # an instruction without an answer
+    return longest.astype(np.int32)
 
 
 def token_lengths(texts: pa.Array, count: Callable[[str], int] | None) -> Numbers:
@@ -153,49 +284,3 @@ def token_lengths(texts: pa.Array, count: Callable[[str], int] | None) -> Number
         return np.array([count(text) for text in texts.to_pylist()], np.int64)
     lengths: Numbers = pc.binary_length(texts).to_numpy().astype(np.int64)
     return -(-lengths // 3)
-
-
-def make_queue(
-    row: Row,
-    columns: dict[tuple[str, str], Columns],
-    firsts: dict[tuple[str, str], int],
-    first_shards: dict[tuple[str, str], int],
-    count: Callable[[str], int] | None,
-    tokens: bool,
-) -> Queue:
-    """Return the examples of one row of the recipe, in the order of the index."""
-    parts = []
-    for split in row.splits:
-        source = (row.corpus, split)
-        of = columns[source]
-        chosen = pc.equal(of.task, row.task).to_numpy(zero_copy_only=False)
-        length = of.seconds[of.parent]
-        chosen &= (length >= row.min_seconds) & (length <= row.max_seconds)
-        if row.language and of.language is not None:
-            chosen &= pc.equal(of.language, row.language).to_numpy()[of.parent]
-        parent = of.parent[chosen]
-        nothing = np.zeros(len(parent), np.int32)
-        parts.append(
-            (
-                parent + firsts[source],
-                of.place[chosen],
-                of.seconds[parent],
-                of.shard[parent] + first_shards[source],
-                nothing if of.answer is None else of.answer[chosen],
-                nothing if of.prompt is None else of.prompt[chosen],
-            )
-        )
-    sample, place, seconds, shard, answer, stored = (np.concatenate(part) for part in zip(*parts, strict=True))
-    templates = TASKS[row.task].prompts
-    longest = int(token_lengths(pa.array(templates), count).max()) if tokens else 0
-    # What fills a slot is known only within the stored prompt: both together are more than any drawn one can be.
-    slot = any("{}" in template for template in templates)
-    return Queue(
-        row=row,
-        sample=sample.astype(np.int32),
-        instruction=place.astype(np.int32),
-        seconds=seconds,
-        shard=shard.astype(np.int32),
-        prompt=longest + stored if slot else np.full(len(sample), longest, np.int32),
-        answer=answer,
-    )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shards.index import Dataset
 from shards.plan import Order
-from shards.queues import Numbers, longest_answers
+from shards.queues import Numbers, make_queues
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,8 +103,6 @@ class Tally:
         self.order, self.tokens, self.rank, self.world_size = order, tokens, rank, world_size
         self.seen: dict[int, list[tuple[str, float]]] = {}
         """By the number of a batch that may lack damaged examples: task and seconds of those that were dealt."""
-        longest = order.budget.longest
-        self.behind = np.concatenate([np.maximum(q.seconds - longest, 0).astype(np.float32) for q in order.queues])
         self.by_row = np.zeros((3, len(order.queues)))
         """Examples, seconds and tokens of each row."""
         self.examples: list[Numbers] = []
@@ -126,10 +124,10 @@ class Tally:
             kept[mine] = self.present(part.queue[mine], part.item[mine], self.seen[number])
         batch, queue = batch[kept], part.queue[kept]
         place = self.order.offsets[queue] + part.item[kept]
-        seconds = self.order.seconds[place]
+        whole, seconds = self.order.seconds[place], self.order.dealt(place)
         for row, amounts in enumerate((None, seconds, self.tokens[place])):
             self.by_row[row] += np.bincount(queue, amounts, minlength=self.by_row.shape[1])
-        self.cut += float(self.behind[place].sum())
+        self.cut += float((whole - seconds).sum())
         sizes = np.bincount(batch, minlength=len(part.sizes))
         self.examples.append(sizes[chosen])
         self.seconds.append(np.bincount(batch, seconds, minlength=len(part.sizes))[chosen])
@@ -141,7 +139,7 @@ class Tally:
         """Say which draws of a batch were dealt, where damaged ones are missing: both are in the same order."""
         kept: list[bool] = []
         for of, seconds in zip(
-            queue.tolist(), self.order.seconds[self.order.offsets[queue] + item].tolist(), strict=True
+            queue.tolist(), self.order.dealt(self.order.offsets[queue] + item).tolist(), strict=True
         ):
             task, length = seen[sum(kept)] if sum(kept) < len(seen) else ("", 0.0)
             kept.append(task == self.order.queues[of].row.task and abs(length - seconds) < 1e-3)
@@ -209,11 +207,7 @@ def answer_tokens(dataset: Dataset, order: Order) -> NDArray[np.int32]:
     """Return the tokens of the longest answer of every example, queue behind queue."""
     if order.unit == "tokens" or order.budget.tokens:
         return np.concatenate([queue.answer for queue in order.queues])
-    tokens, starts, before = [], [], 0
-    for source in order.sources:
-        answers = dataset.table(*source, ["answers"])["answers"].combine_chunks()
-        tokens.append(longest_answers(answers, None))
-        starts.append(answers.offsets.to_numpy()[:-1] - answers.offsets[0].as_py() + before)
-        before += len(tokens[-1])
-    of, first = np.concatenate(tokens), np.concatenate(starts)
-    return np.concatenate([of[first[queue.sample] + queue.instruction] for queue in order.queues])
+    rows = tuple(queue.row for queue in order.queues)
+    return np.concatenate(
+        [queue.answer for queue in make_queues(dataset, rows, count=None, tokens=False, answers=True)[2]]
+    )

@@ -20,11 +20,15 @@ import numpy as np
 
 from manifests import AudioRef, files
 from manifests.clips import Join
-from shards import dr_flac
+from shards import fast_flac
 from shards.audio import PCM, Encoder, Wave, open_sound, pcm_md5, resample, to_pcm, waves
-from shards.flac import HEAD, RATE, StreamInfo, conforms, flac_info
+from shards.fingerprint import fingerprint
+from shards.flac import HEAD, RATE, StreamInfo, conforms, flac_info, read_conforming
+from shards.proofs import Proofs
 from shards.quality import UNKNOWN, Quality, measure
 from shards.refusals import MAX_SECONDS, Refused, hold
+from shards.sums import BLOCK as PIECE
+from shards.sums import sums_of
 
 SILENCE = 1600
 """Samples between the clips of a concatenation: 0.1 s, as SALMONN's loader puts between a verification pair."""
@@ -48,6 +52,27 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     source_rate: int
     """Hz, of the first file."""
     quality: Quality = UNKNOWN
+    fingerprint: bytes = b""
+    """Of its sound, see shards/fingerprint.py; empty where there is none, or nobody decoded it."""
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """What is measured of a clip's samples while they are in hand."""
+
+    quality: Quality = UNKNOWN
+    fingerprint: bytes = b""
+
+
+UNHEARD = Heard()
+"""Of samples that nobody saw, or asked about."""
+
+
+def hear(pcm: PCM) -> Heard:
+    """Measure a clip's samples."""
+    if not len(pcm):
+        return UNHEARD
+    sums = sums_of(pcm, PIECE)
+    return Heard(measure(pcm, sums=sums), fingerprint(pcm, sums.tens))
 
 
 def store(
@@ -58,28 +83,37 @@ def store(
     trusted: bool = False,
     measured: bool = True,
     size: int | None = None,
+    proofs: Proofs | None = None,
 ) -> Stored:
     """Bring a clip's audio, as its references below `root` describe it, to the stored form; Refused if it cannot be.
 
     `trusted`: its files are known to be as published, so that one which conforms is copied without being decoded; its
-    quality is then unknown. `measured`: whether to measure the quality of what is decoded. `size`: the bytes that its
-    files had together when they were scanned; Refused if they have fewer now.
+    quality and its fingerprint are then unknown. `measured`: whether to measure those of what is decoded. `size`: the
+    bytes that its files had together when they were scanned; Refused if they have fewer now. `proofs`: told the samples
+    of what is copied, which may raise Unproven, also later; without it, they are proven here.
     """
     assert audio and (len(audio) == 1 or join != "single"), (audio, join)
+    first, whole = audio[0], len(audio) == 1 and is_whole(audio[0])
+    plain = whole and first.channel in (None, 0) and first.gain == 1.0
+    url = files.join(root, first.path)
+    if plain and files.is_local(url):
+        found = read_conforming(files.local(url))
+        if found is not None and len(found[0]) >= (size or 0):
+            return copied(*found, first.path, trusted=trusted, measured=measured, proofs=proofs)
     with contextlib.ExitStack() as stack:
         opened = [None if ref.speech else open_source(files.join(root, ref.path), ref, stack) for ref in audio]
         now = {ref.path: source.size for ref, source in zip(audio, opened, strict=True) if source}
         if size is not None and sum(now.values()) < size:
             raise Refused("truncated", f"{', '.join(now)}: {sum(now.values())} bytes, {size} when they were scanned")
-        first, source = audio[0], opened[0]
-        whole = len(audio) == 1 and is_whole(first)
-        if whole and source and first.channel in (None, 0) and first.gain == 1.0:
+        source = opened[0]
+        if plain and source:
             info = flac_info(source.file.read(HEAD))
             if info is not None and conforms(info):
                 source.file.seek(0)
-                return copied(source.file.read(source.size), info, first.path, trusted=trusted, measured=measured)
+                data = source.file.read(source.size)
+                return copied(data, info, first.path, trusted=trusted, measured=measured, proofs=proofs)
         sources = [sounding(ref, source, stack) for ref, source in zip(audio, opened, strict=True)]
-        flac, quality = encoded(joined([blocks for _, blocks in sources], join), measured=measured)
+        flac, heard = encoded(joined([blocks for _, blocks in sources], join), measured=measured)
     info = flac_info(flac)
     assert info is not None
     return Stored(
@@ -88,7 +122,8 @@ def store(
         pcm_md5=info.md5,
         action="transcode" if whole else "render",
         source_rate=sources[0][0],
-        quality=quality,
+        quality=heard.quality,
+        fingerprint=heard.fingerprint,
     )
 
 
@@ -157,7 +192,7 @@ def spoken(ref: AudioRef) -> tuple[Wave, int]:
 
 
 class Held:
-    """The samples of a clip as they come, for its quality: none if they are too many, or nobody asked."""
+    """The samples of a clip as they come, to be measured: none if they are too many, or nobody asked."""
 
     def __init__(self, measured: bool) -> None:
         self.measured = measured
@@ -171,29 +206,37 @@ class Held:
         if len(self.samples) > 2 * LONG:
             self.measured, self.samples = False, bytearray()
 
-    def quality(self) -> Quality:
+    def heard(self) -> Heard:
         """Measure them."""
-        return measure(np.frombuffer(self.samples, np.int16)) if self.measured else UNKNOWN
+        return hear(np.frombuffer(self.samples, np.int16)) if self.measured else UNHEARD
 
 
-def copied(data: bytes, info: StreamInfo, name: str, *, trusted: bool, measured: bool) -> Stored:
+def copied(data: bytes, info: StreamInfo, name: str, *, trusted: bool, measured: bool, proofs: Proofs | None) -> Stored:
     """Return a conforming FLAC as it is, after decoding it once to prove that its samples are those it signed."""
     hold(name, info.rate, info.channels, info.samples)
-    quality = UNKNOWN
+    heard = UNHEARD
     if not trusted:
-        pcm = dr_flac.decode(data, info.samples)
-        if pcm is not None and pcm_md5(pcm) == info.md5:
-            quality = measure(pcm) if measured else UNKNOWN
-        else:
-            # The clip is long or damaged, or dr_flac is mistaken: libsndfile has the last word.
-            quality = proven(data, info, name, measured=measured)
+        pcm = fast_flac.decode(data, info.samples)
+        if pcm is not None and proofs is not None:
+            proofs.add(pcm, info.md5)
+        elif pcm is None or pcm_md5(pcm) != info.md5:
+            # The clip is long or damaged, or the decoder mistaken: libsndfile has the last word.
+            pcm, heard = None, proven(data, info, name, measured=measured)
+        if pcm is not None and measured:
+            heard = hear(pcm)
     return Stored(
-        flac=data, samples=info.samples, pcm_md5=info.md5, action="copy", source_rate=info.rate, quality=quality
+        flac=data,
+        samples=info.samples,
+        pcm_md5=info.md5,
+        action="copy",
+        source_rate=info.rate,
+        quality=heard.quality,
+        fingerprint=heard.fingerprint,
     )
 
 
-def proven(data: bytes, info: StreamInfo, name: str, *, measured: bool) -> Quality:
-    """Decode a FLAC block by block and return its quality; Refused unless it holds the samples that it signed."""
+def proven(data: bytes, info: StreamInfo, name: str, *, measured: bool) -> Heard:
+    """Decode a FLAC block by block and measure it; Refused unless it holds the samples that it signed."""
     digest, count, held = hashlib.md5(), 0, Held(measured and info.samples <= LONG)
     with open_sound(io.BytesIO(data), name, len(data)) as sound:
         for block in sound.blocks(0, None):
@@ -205,11 +248,11 @@ def proven(data: bytes, info: StreamInfo, name: str, *, measured: bool) -> Quali
         raise Refused(
             "md5_mismatch", f"{name}: {count} samples with MD5 {digest.hexdigest()}, its header says {info.md5}"
         )
-    return held.quality()
+    return held.heard()
 
 
-def encoded(blocks: Iterable[Wave], *, measured: bool) -> tuple[bytes, Quality]:
-    """Return a signal as a FLAC file, and its quality."""
+def encoded(blocks: Iterable[Wave], *, measured: bool) -> tuple[bytes, Heard]:
+    """Return a signal as a FLAC file, and what is measured of it."""
     held, samples = Held(measured), 0
     with contextlib.closing(Encoder()) as encoder:
         for wave in blocks:
@@ -219,7 +262,7 @@ def encoded(blocks: Iterable[Wave], *, measured: bool) -> tuple[bytes, Quality]:
             pcm = to_pcm(wave)
             encoder.add(pcm)
             held.add(pcm)
-        return encoder.done(), held.quality()
+        return encoder.done(), held.heard()
 
 
 def joined(parts: list[Iterable[Wave]], join: Join) -> Iterator[Wave]:

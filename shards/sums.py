@@ -15,6 +15,8 @@ PCM = NDArray[np.int16]
 Numbers = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
+TEN = 160
+"""Samples of half a frame: 10 ms, the grain of fingerprints."""
 FRAME = 320
 """Samples of a frame: 20 ms, the grain of silence and of noise."""
 HOP = 1600
@@ -47,6 +49,8 @@ class Sums(msgspec.Struct, frozen=True, kw_only=True):
     energy: int
     frame_sums: Numbers
     """[frames], the sums of the whole frames."""
+    tens: Floats
+    """[tens], the energies of the whole halves of frames, 10 ms."""
     frames: Floats
     """[frames], the energies of the whole frames."""
     hops: Floats
@@ -58,34 +62,37 @@ def sums_of(pcm: PCM, block: int) -> Sums:
     # Outside of the clip goes on what is at its ends, or a clip with an offset would begin and end with a bang.
     first, last = (round(float(end.mean())) for end in (pcm[:HOP], pcm[-HOP:]))
     pcm = np.ascontiguousarray(pcm)
-    sums, frames, hops = [], [], []
+    sums, tens, hops = [], [], []
     for start in range(0, len(pcm), block):
         here = min(block, len(pcm) - start)
         boxes, wide = (np.empty((here // HOP + 2, HOP // width), np.int32) for width in (BOX, FRAME))
-        frames.append(np.empty(here // FRAME))
+        tens.append(np.empty(here // TEN))
         lagged = np.empty((here // HOP, len(WEIGHTS)))
-        add_up(pcm, start, here, first, last, boxes, wide, frames[-1], lagged)
+        add_up(pcm, start, here, first, last, boxes, wide, tens[-1], lagged)
         sums.append(wide.ravel()[HOP // FRAME :][: here // FRAME])
-        hops.append(weighted(frames[-1], lagged))
-    tail = pcm[len(pcm) // FRAME * FRAME :].astype(np.float64)
+        hops.append(weighted(tens[-1], lagged))
+    tail, end = (pcm[len(pcm) // width * width :].astype(np.float64) for width in (FRAME, TEN))
+    energies = tens[0] if len(tens) == 1 else np.concatenate(tens)
+    frames = energies[: 2 * (len(pcm) // FRAME)].reshape(-1, 2).sum(axis=1)
     return Sums(
         total=sum(int(some.sum(dtype=np.int64)) for some in sums) + int(tail.sum()),
-        energy=sum(int(some.sum()) for some in frames) + int(tail @ tail),
+        energy=sum(int(some.sum()) for some in tens) + int(end @ end),
         frame_sums=np.concatenate(sums),
-        frames=np.concatenate(frames),
+        tens=energies,
+        frames=frames,
         hops=np.concatenate(hops),
     )
 
 
-def weighted(frames: Floats, lagged: Floats) -> Floats:
-    """Return the K-weighted energy of each whole hop, from its energy and its products with itself.
+def weighted(tens: Floats, lagged: Floats) -> Floats:
+    """Return the K-weighted energy of each whole hop, from its energies and its products with itself.
 
     The energy of a filtered signal is the sum of its autocorrelation times that of the filter. K-weighting is a shelf,
     whose autocorrelation is short, and a high-pass at 38 Hz, whose is long but of low frequencies, so that sums of
     neighbours will do. The weights are the fit to the response of the filters of BS.1770 at 48 kHz that is nearest in
     dB: at most 0.22 from 40 Hz on, 0.1 from 20 Hz; below 12 Hz at most 0.0001 of the power passes that should not.
     """
-    energy: Floats = SHELF[0] * frames[: len(lagged) * (HOP // FRAME)].reshape(-1, HOP // FRAME).sum(axis=1)
+    energy: Floats = SHELF[0] * tens[: len(lagged) * (HOP // TEN)].reshape(-1, HOP // TEN).sum(axis=1)
     energy += lagged @ WEIGHTS
     return energy
 
@@ -98,14 +105,14 @@ def sums_in_numpy(
     last: int,
     boxes: Numbers,
     wide: Numbers,
-    frames: Floats,
+    tens: Floats,
     lagged: Floats,
 ) -> None:
     """Fill in the sums of `here` samples from `start` on: what shards/_sums.c does, in a fifth of the time.
 
     `boxes` and `wide` are sums of BOX and of FRAME samples, a hop a row, of the whole hops and of one to either side,
-    where `first` and `last` stand outside of the clip. `frames` are the energies of whole frames; `lagged` the products
-    of each whole hop with itself, in the order of WEIGHTS.
+    where `first` and `last` stand outside of the clip. `tens` are the energies of whole halves of frames; `lagged` the
+    products of each whole hop with itself, in the order of WEIGHTS.
     """
     wave = np.empty(-(-here // HOP) * HOP + 2 * HOP)
     ahead = pcm[start : start + here + HOP]
@@ -116,8 +123,8 @@ def sums_in_numpy(
     # By hops: in one piece the library would think it worth its threads.
     boxes[:] = wave[: size + 2 * HOP].reshape(-1, HOP // BOX, BOX) @ ONES
     wide[:] = boxes.reshape(-1, HOP // FRAME, FRAME // BOX) @ ONES[: FRAME // BOX]
-    whole = wave[HOP : HOP + len(frames) * FRAME]
-    frames[:] = products(whole, whole, FRAME)
+    whole = wave[HOP : HOP + len(tens) * TEN]
+    tens[:] = products(whole, whole, TEN)
     column = iter(lagged.T)
     for lag in range(1, len(SHELF)):
         # As far to the left as to the right: half a cycle of wind in a hop must not look like sound.

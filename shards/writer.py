@@ -73,6 +73,7 @@ class ShardWriter:
                 "source_rate": stored.source_rate,
                 "action": stored.action,
                 **msgspec.structs.asdict(stored.quality),
+                "fingerprint": stored.fingerprint,
                 "pcm_md5": stored.pcm_md5,
                 "flac_crc32": isal_zlib.crc32(flac),
                 "json_crc32": isal_zlib.crc32(text),

@@ -38,7 +38,7 @@ HOSTILE = (
     "<meta http-equiv=refresh content=0;url=//evil.example><base href=//evil.example>",
     "]]></data><data value=666>666</data>",
 )
-VOID = {"meta", "link", "br"}
+VOID = {"meta", "link", "br", "img"}
 
 
 class Page(HTMLParser):
@@ -109,7 +109,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, str, byte
 
 
 def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
-    harmless = tuple(f"harmless {n}" for n in range(len(HOSTILE)))
+    # The audit tells of control characters, and of prompts of four words or more that hold their answer: so have these.
+    odd = {7: "harmless: one of many words", 10: "harmless\x1b 10"}
+    harmless = tuple(odd.get(n, f"harmless {n}") for n in range(len(HOSTILE)))
     pages = []
     for name, texts in (("hostile", HOSTILE), ("harmless", harmless)):
         report = audit(build(tmp_path / name, hostile(texts)), dev_recipe(texts[2]))
@@ -117,13 +119,14 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
         assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
     attacked, twin = pages
     for tag, attributes in attacked.tags:
-        assert tag not in {"script", "iframe", "object", "embed", "base", "form", "img"}
+        assert tag not in {"script", "iframe", "object", "embed", "base", "form"}
+        assert tag != "img" or re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", attributes["src"] or "")
         for name, value in attributes.items():
             assert not name.startswith("on")
             assert "javascript:" not in (value or "")
             if name in ("href", "src"):
                 assert value is not None
-                assert re.fullmatch(r"#\w+|data:,|data:audio/mpeg;base64,[A-Za-z0-9+/=]+", value)
+                assert re.fullmatch(r"#\w+|data:,|data:(audio/mpeg|image/png);base64,[A-Za-z0-9+/=]+", value)
     # The very same elements with the very same names of attributes: no text became a part of the page.
     shape = [(tag, sorted(attributes)) for tag, attributes in attacked.tags]
     assert shape == [(tag, sorted(attributes)) for tag, attributes in twin.tags]
@@ -133,7 +136,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
 
 
 def test_the_page_needs_no_network_and_runs_nothing(written: tuple[Report, str, bytes]) -> None:
-    _, text, _ = written
+    report, text, _ = written
     parsed = Page(text)
     [policy] = [a["content"] for tag, a in parsed.tags if tag == "meta" and a.get("http-equiv")]
     assert policy == page.POLICY
@@ -143,7 +146,8 @@ def test_the_page_needs_no_network_and_runs_nothing(written: tuple[Report, str, 
     assert "https://" not in text
     assert "@import" not in text
     assert "url(" not in text
-    assert sum(tag == "audio" for tag, _ in parsed.tags) == 10
+    assert len(report.clips) == 10
+    assert sum(tag == "audio" for tag, _ in parsed.tags) == 10 + len(report.extremes)
 
 
 def test_the_page_is_made_of_the_json_alone(written: tuple[Report, str, bytes]) -> None:
@@ -183,9 +187,11 @@ def test_every_figure_of_the_page_is_in_the_json(written: tuple[Report, str, byt
         "intended": share.intended,
         "of examples": share.by_examples,
         "of audio": share.by_seconds,
-        "of words": share.by_words,
+        "of tokens": share.by_tokens,
         "examples": share.examples,
         "draws": share.draws,
+        "audio": share.hours,
+        "tokens": share.tokens,
         "epochs": share.epochs,
     }
 
@@ -198,7 +204,7 @@ def test_the_largest_page_is_below_five_megabytes(tmp_path: Path, monkeypatch: p
         refused=[("librispeech", "dev-clean", f"{n}{long}", "quarantined", "corrupt", long) for n in range(30)],
     )
     dataset = build(tmp_path, world)
-    monkeypatch.setattr(listen, "excerpt", lambda pcm: (bytes(listen.MOST_MP3), pcm))
+    monkeypatch.setattr(listen, "excerpt", lambda pcm, most=None: (bytes(most or listen.MOST_MP3), pcm))
     report = audit(dataset, dev_recipe())
     write(report, tmp_path / "a.html", tmp_path / "a.json")
     assert len(report.clips) == 10

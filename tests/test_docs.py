@@ -102,7 +102,7 @@ def test_the_python_of_the_readme_runs(built: Path, tmp_path: Path, monkeypatch:
 def test_notice_covers_every_bundled_file_and_names_no_other() -> None:
     notice = (TOP / "NOTICE.md").read_text()
     patterns = re.findall(r"^\| `([^`]+)`", notice, re.MULTILINE)
-    places = ("tests/corpora", "tests/published", "tests/golden", "manifests/lexicons")
+    places = ("tests/corpora", "tests/published", "tests/golden", "manifests/lexicons", "shards/audit/lists")
     bundled = [str(p.relative_to(TOP)) for place in places for p in (TOP / place).rglob("*") if p.is_file()]
     assert bundled
     for path in bundled:
@@ -112,7 +112,7 @@ def test_notice_covers_every_bundled_file_and_names_no_other() -> None:
 
 
 def test_bundled_data_stays_small() -> None:
-    places = ("tests", "manifests/lexicons")
+    places = ("tests", "manifests/lexicons", "shards/audit/lists")
     total = sum(path.stat().st_size for place in places for path in (TOP / place).rglob("*") if path.is_file())
     assert total < 25e6
 

@@ -32,6 +32,7 @@ ONE_ROOM = {
     "soxr": {"shards/audio.py"},
     "av": {"shards/containers.py"},
     "miniaudio": {"shards/dr_flac.py"},
+    "librosa": {"shards/audit/spectrogram.py"},
     "urllib3": {"pipelines/fetching/exchange.py", "pipelines/fetching/hosts.py"},
     "py7zr": {"pipelines/unpacking/sevenzip.py"},
 }

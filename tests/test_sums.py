@@ -26,7 +26,7 @@ def test_the_loop_in_c_sums_what_numpy_sums(seed: int, samples: int, loud: int, 
         patch.setattr(sums, "add_up", sums.sums_in_numpy)
         plain = sums.sums_of(pcm, block)
     assert (compiled.total, compiled.energy) == (plain.total, plain.energy)
-    for name in ("frame_sums", "frames", "hops"):
+    for name in ("frame_sums", "tens", "frames", "hops"):
         assert np.array_equal(getattr(compiled, name), getattr(plain, name)), name
 
 
@@ -39,5 +39,5 @@ def test_the_loop_in_c_refuses_what_lies_outside_of_its_arrays(start: int, count
     with pytest.raises(ValueError, match="do not fit"):
         sums.add_up(
             np.zeros(2000, np.int16), start, count, 0, 0, boxes, wide,
-            np.zeros(max(count, 0) // sums.FRAME), np.zeros((hops, len(sums.WEIGHTS))),
+            np.zeros(max(count, 0) // sums.TEN), np.zeros((hops, len(sums.WEIGHTS))),
         )  # fmt: skip

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from pathlib import Path
 
+import duckdb
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -181,3 +183,16 @@ def test_columns_can_be_read_alone(manifest: Path) -> None:
     table = read_table(str(manifest), FORMAT, ["seconds", "bytes"])
     assert table.column_names == ["seconds", "bytes"]
     assert table.num_rows == 200
+
+
+def test_what_is_not_a_number_is_found_by_duckdb(tmp_path: Path) -> None:
+    values = [0.5, math.nan, 0.9, math.nan]
+    for place, kind in enumerate((pa.float32(), pa.float64())):
+        table = pa.table({"name": ["a", "b", "c", "d"], "value": pa.array(values, kind)})
+        url = str(tmp_path / f"{place}.parquet")
+        write_table(url, table)
+        asked = "select count(*) filter (isnan(value)), count(*) filter (not isnan(value) and value > 0.8)"
+        assert duckdb.sql(f"{asked} from '{url}'").fetchall() == [(2, 1)]
+        assert duckdb.sql(f"select name from '{url}' where isnan(value) order by name").fetchall() == [("b",), ("d",)]
+        told = pq.read_metadata(url).row_group(0)
+        assert [told.column(column).is_stats_set for column in (0, 1)] == [True, False]

@@ -1,6 +1,8 @@
-"""Shares hold at every prefix: within one example for every task, and all but always for every queue."""
+"""Shares hold at every prefix: within one example for every task, and in all but freak mixtures for every queue."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -49,17 +51,168 @@ def test_queues_of_one_task_or_of_one_each_are_never_ahead_or_behind_by_an_item(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_queues_are_within_an_item_in_all_but_one_of_some_hundred_random_mixtures(seed: int) -> None:
+def test_queues_are_within_an_item_in_random_mixtures(seed: int) -> None:
     dice = np.random.default_rng(seed)
-    beyond = 0
     for _ in range(400):
         queues = int(dice.integers(1, 16))
         numbers = dice.integers(1, dice.choice([3, 10, 100, 5000]) + 1, queues)
         loom = loom_of(list(zip(numbers.astype(float).tolist(), dice.integers(0, 6, queues).tolist(), strict=True)))
         drawn = loom.draw(500)
         assert worst(loom.task_shares, loom.tasks[drawn]) < 1
-        beyond += worst(loom.shares, drawn) >= 1
-    assert beyond <= 3
+        assert worst(loom.shares, drawn) < 1
+
+
+# In each of these some queue was 1.0 to 1.3 items off, or would be if turns were never, or only once, changed.
+HARD = [
+    ([12, 2, 3, 1, 6], [0, 0, 1, 2, 2]),
+    ([34, 1, 3, 1, 21], [0, 0, 1, 2, 2]),
+    ([1, 64, 48, 1, 3], [0, 0, 1, 1, 2]),
+    ([63, 2, 1, 21, 5], [0, 0, 1, 1, 2]),
+    ([8, 1, 5, 1, 1], [0, 0, 1, 2, 2]),
+    ([6, 1, 1, 1, 1, 2], [0, 0, 1, 1, 1, 2]),
+    ([9, 1, 1, 1, 1, 1, 1, 1, 2], [0, 0, 1, 1, 1, 2, 2, 2, 3]),
+    ([6, 1, 4, 1, 1, 1, 1, 1, 1, 2], [0, 0, 1, 2, 2, 2, 3, 3, 3, 4]),
+    ([38, 3, 4, 404, 1], [0, 0, 1, 2, 2]),
+    ([1, 202, 542, 23, 17, 8, 5], [0, 0, 1, 1, 2, 2, 2]),
+    ([2366, 26196, 4494, 59369, 7575], [0, 0, 1, 2, 2]),
+    ([183, 76765, 2790, 300, 251, 160, 19552], [0, 1, 1, 2, 3, 4, 4]),
+    ([72938, 5221, 13939, 91, 3001, 3784, 1026], [0, 0, 1, 1, 2, 2, 3]),
+    ([8, 59521, 156, 15, 34244, 1240, 1419, 3396], [0, 0, 1, 1, 2, 2, 2, 3]),
+    ([5, 877, 3024, 6, 24, 80866, 173, 13967, 1059], [0, 0, 0, 0, 1, 1, 2, 2, 2]),
+]
+
+
+def hard_loom(numbers: list[int], tasks: list[int]) -> Loom:
+    return loom_of([(float(number), task) for number, task in zip(numbers, tasks, strict=True)])
+
+
+@pytest.mark.parametrize(("numbers", "tasks"), HARD)
+def test_queues_of_hard_mixtures_are_within_an_item(numbers: list[int], tasks: list[int]) -> None:
+    loom = hard_loom(numbers, tasks)
+    drawn = loom.draw(3000)
+    assert worst(loom.task_shares, loom.tasks[drawn]) < 1 - 1e-9
+    assert worst(loom.shares, drawn) < 1 - 1e-9
+
+
+@pytest.mark.parametrize(("numbers", "tasks"), HARD)
+def test_it_does_not_matter_where_a_draw_of_a_hard_mixture_begins(numbers: list[int], tasks: list[int]) -> None:
+    turns = min(sum(numbers), 600)
+    whole = hard_loom(numbers, tasks).draw(turns + 10)
+    had = np.zeros((turns + 1, len(numbers)))
+    had[np.arange(turns) + 1, whole[:turns]] = 1
+    for turn, served in enumerate(had.cumsum(axis=0)):
+        marked = hard_loom(numbers, tasks)
+        marked.served[:] = served
+        assert marked.draw(10).tolist() == whole[turn : turn + 10].tolist()
+
+
+# Without a compiler there is no second loop: the one in Python draws, and all other tests here hold it.
+@pytest.mark.skipif(weave.compiled is None, reason=WHY)
+@pytest.mark.parametrize(("numbers", "tasks"), HARD)
+def test_the_compiled_loop_draws_hard_mixtures_as_the_one_in_python_does(numbers: list[int], tasks: list[int]) -> None:
+    quick, slow = hard_loom(numbers, tasks), hard_loom(numbers, tasks)
+    assert quick.draw(400).tolist() == slow.draw(400, slowly=True).tolist()
+
+
+def partitions(whole: int, largest: int) -> Iterator[list[int]]:
+    """All ways to write a whole number as a sum of others, the largest first."""
+    if not whole:
+        yield []
+    for first in range(min(whole, largest), 0, -1):
+        for rest in partitions(whole - first, first):
+            yield [first, *rest]
+
+
+def all_mixtures(whole: int) -> Iterator[tuple[list[int], list[int]]]:
+    """All mixtures of whole numbers that add up to one: the numbers of their queues, and the task of each."""
+    kinds = [kind for number in range(1, whole + 1) for kind in partitions(number, number)]
+
+    def of(left: int, last: int) -> Iterator[list[list[int]]]:
+        if not left:
+            yield []
+        for place in range(last + 1):
+            if sum(kinds[place]) <= left:
+                for rest in of(left - sum(kinds[place]), place):
+                    yield [kinds[place], *rest]
+
+    for parts in of(whole, len(kinds) - 1):
+        yield [one for part in parts for one in part], [task for task, part in enumerate(parts) for _ in part]
+
+
+def hold_all_mixtures_of(whole: int) -> int:
+    """Return how many mixtures there are. In each, all counts come out after one round, and it begins anew."""
+    count = 0
+    for numbers, tasks in all_mixtures(whole):
+        loom = hard_loom(numbers, tasks)
+        drawn = loom.draw(whole)
+        assert worst(loom.task_shares, loom.tasks[drawn]) < 1 - 1e-9, (numbers, tasks)
+        assert worst(loom.shares, drawn) < 1 - 1e-9, (numbers, tasks)
+        assert loom.served.tolist() == numbers
+        count += 1
+    return count
+
+
+# How many there are: A001970 of the OEIS, partitions of partitions.
+@pytest.mark.parametrize(("whole", "count"), [(1, 1), (2, 3), (3, 6), (6, 58), (8, 223), (10, 817)])
+def test_queues_are_within_an_item_in_all_mixtures_of_small_numbers(whole: int, count: int) -> None:
+    assert hold_all_mixtures_of(whole) == count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("whole", "count"), [(11, 1527), (12, 2870), (14, 9710), (15, 17622), (16, 31877)])
+def test_queues_are_within_an_item_in_all_mixtures_of_numbers(whole: int, count: int) -> None:
+    assert hold_all_mixtures_of(whole) == count
+
+
+KINDS = ("even", "whole", "spread", "powers", "tens", "parts", "one")
+
+
+def random_mixture(dice: np.random.Generator, kind: str) -> tuple[list[float], list[int]]:
+    """Return the weights of 1 to 12 tasks of 1 to 6 queues, and the task of each."""
+    tasks = np.repeat(np.arange(12), dice.integers(1, dice.integers(2, 8), 12))
+    tasks = tasks[tasks < dice.integers(1, 13)]
+    queues, steep = len(tasks), dice.uniform(0, 4)
+    if kind == "even":
+        numbers = dice.uniform(1e-6, 1, queues)
+    elif kind == "whole":
+        numbers = dice.integers(1, dice.choice([3, 10, 100, 5000]) + 1, queues).astype(float)
+    elif kind == "spread":
+        numbers = np.exp(steep * dice.uniform(-2, 2, queues))
+    elif kind == "powers":
+        numbers = dice.uniform(1e-4, 1, queues) ** steep
+    elif kind == "tens":
+        numbers = 10.0 ** dice.integers(0, 5, queues)
+    elif kind == "parts":
+        numbers = 1 / dice.integers(1, 41, queues)
+    else:
+        numbers = dice.uniform(1e-3, 1, queues)
+        numbers[dice.integers(queues)] = numbers.sum() * np.exp(dice.uniform(0, 7))
+    return numbers.tolist(), tasks.tolist()
+
+
+def beyond_of(kind: str, seed: int, mixtures: int, turns: int) -> int:
+    """Return in how many random mixtures a queue strays by an item or more. It never may by two, nor a task by one."""
+    dice, beyond = np.random.default_rng(seed), 0
+    for _ in range(mixtures):
+        loom = loom_of(list(zip(*random_mixture(dice, kind), strict=True)))
+        drawn = loom.draw(turns)
+        assert worst(loom.task_shares, loom.tasks[drawn]) < 1
+        queues = worst(loom.shares, drawn)
+        assert queues < 2
+        beyond += queues >= 1
+    return beyond
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_queues_are_within_an_item_in_mixtures_of_every_kind(kind: str) -> None:
+    assert beyond_of(kind, 1, 150, 600) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_queues_are_within_an_item_in_all_but_freak_mixtures_of_every_kind(kind: str) -> None:
+    # As measured: where shares differ a thousandfold and more, one in some thousand mixtures has a queue astray.
+    assert beyond_of(kind, 2, 4000, 1000) <= {"spread": 2, "tens": 3}.get(kind, 0)
 
 
 @pytest.mark.parametrize("power", [1.0, 0.7, 0.5, 0.0])

@@ -10,7 +10,9 @@ import msgspec
 from manifests import Recipe, UserError, files
 from shards.audit.database import Database
 from shards.audit.digits import shown
+from shards.audit.known import sides, tables
 from shards.audit.page import render
+from shards.audit.pairs import write_pairs
 from shards.audit.report import FORMAT, Report
 from shards.audit.sections import QUERIES, ROOMS, difference
 from shards.audit.verdicts import worst
@@ -34,12 +36,14 @@ def audit(
     world_size: int = 1,
     against: Iterable[str] = (),
     other: Dataset | None = None,
+    lists: str | Path | None = None,
 ) -> Report:
     """Return what `dataset` holds and what `stages` of `recipe` (all, if None) make of it.
 
     `seed`, `max_seconds` and `max_examples` are those of the Stream that will deal it, `world_size` the GPUs that steps
-    are counted for, `against` further evaluation sets (CORPUS:SPLIT), `other` a build to compare with. The same dataset
-    and recipe give the same report, wherever the dataset lies.
+    are counted for, `against` further evaluation sets (CORPUS:SPLIT), `other` a build to compare with, `lists` a folder
+    for duplicates.csv and leaks.csv, which have every pair. The same dataset and recipe give the same report, wherever
+    the dataset lies.
     """
     named = recipe.stages if stages is None else tuple(dict.fromkeys(stages))
     if not named:
@@ -53,6 +57,8 @@ def audit(
     database = Database(dataset, recipe, named, QUERIES)
     if other is not None:
         database.attach(other)
+    against = tuple(dict.fromkeys(against))
+    database.define(tables(sides(dataset, recipe, named, against)))
     settings = Settings(
         stages=named,
         seed=seed,
@@ -60,11 +66,13 @@ def audit(
         max_examples=max_examples,
         longest=LONGEST,
         world_size=world_size,
-        against=tuple(dict.fromkeys(against)),
+        against=against,
     )
     view = View(dataset=dataset, recipe=recipe, stages=named, settings=settings, database=database, other=other)
     found = {name: room.look(view) for name, room in ROOMS.items()}
     judged = tuple(gate for name, room in ROOMS.items() if hasattr(room, "gates") for gate in room.gates(found[name]))
+    if lists is not None:
+        write_pairs(database, lists)
     queries = {name: sql for name, sql in QUERIES.items() if other is not None or name not in difference.QUERIES}
     return Report(
         format=FORMAT,

@@ -60,24 +60,9 @@ def histogram(edges: Sequence[float], series: Sequence[tuple[str, Sequence[int]]
     most = max((sum(counts[place] for _, counts in series) for place in range(used)), default=0)
     step = tick(most)
     top = max(1, math.ceil(most / step)) * step
-    grid = [
-        f'<line class="grid" x1="0" x2="100%" y1="{height_of(value, top)}" y2="{height_of(value, top)}"/>'
-        for value in range(0, top + 1, step)
-    ]
     bars = "".join(stack(place, used, edges, series, top) for place in range(used))
-    labels = [
-        f'<text x="{percent(100 * place / used)}" y="{HEIGHT + 25}" {anchor(place, used)}>{edges[place]:g}</text>'
-        for place in range(0, min(used + 1, len(edges)), 5)
-    ]
-    ticks = [
-        f'<text x="34" y="{height_of(value, top) + 4:g}" text-anchor="end">{short(value)}</text>'
-        for value in range(0, top + 1, step)
-    ]
-    inside = f"<title>{escape(title)}</title>{''.join(grid)}{bars}{''.join(labels)}"
-    return (
-        f'<div class="chart"><svg class="axis" aria-hidden="true" width="40" height="{HEIGHT + 30}">{"".join(ticks)}'
-        f'</svg><svg class="axis" role="img" width="100%" height="{HEIGHT + 30}">{inside}</svg></div>'
-    )
+    labels = [(place, edges[place]) for place in range(0, min(used + 1, len(edges)), 5)]
+    return framed(bars, labels, used, top, step, title)
 
 
 def stack(place: int, bins: int, edges: Sequence[float], series: Sequence[tuple[str, Sequence[int]]], top: int) -> str:
@@ -94,6 +79,72 @@ def stack(place: int, bins: int, edges: Sequence[float], series: Sequence[tuple[
             )
             below += count
     return "".join(drawn)
+
+
+def shade(place: int) -> str:
+    """Return the colour of the place-th of things that are no tasks; after a dozen the colours come again."""
+    return COLOURS[(5 * place + 6) % len(COLOURS)]
+
+
+def levels(edges: Sequence[float], series: Sequence[tuple[str, Sequence[int]]], title: str, unit: str) -> str:
+    """Return stacked bars of measures: for each of the series how many fall into each bin between two edges."""
+    bins = len(edges) - 1
+    most = max((sum(counts[place] for _, counts in series) for place in range(bins)), default=0)
+    step = tick(most)
+    top = max(1, math.ceil(most / step)) * step
+    drawn = []
+    for place in range(bins):
+        below = 0
+        for number, (name, counts) in enumerate(series):
+            if count := counts[place]:
+                y = height_of(below + count, top)
+                said = f"{name}, {edges[place]:g} to {edges[place + 1]:g} {unit}: {count:,}"
+                drawn.append(
+                    f'<rect class="part" x="{percent(100 * place / bins)}" y="{y:g}" width="{percent(100 / bins)}" '
+                    f'height="{round(height_of(below, top) - y, 2):g}" fill="{shade(number)}">'
+                    f"<title>{escape(said)}</title></rect>"
+                )
+                below += count
+    return framed("".join(drawn), [(place, edges[place]) for place in range(0, bins + 1, 3)], bins, top, step, title)
+
+
+def framed(bars: str, labels: Sequence[tuple[int, float]], bins: int, top: int, step: int, title: str) -> str:
+    """Return bars with a grid behind them, numbers below and at the side."""
+    grid = [
+        f'<line class="grid" x1="0" x2="100%" y1="{height_of(value, top)}" y2="{height_of(value, top)}"/>'
+        for value in range(0, top + 1, step)
+    ]
+    below = [
+        f'<text x="{percent(100 * place / bins)}" y="{HEIGHT + 25}" {anchor(place, bins)}>{edge:g}</text>'
+        for place, edge in labels
+    ]
+    ticks = [
+        f'<text x="34" y="{height_of(value, top) + 4:g}" text-anchor="end">{short(value)}</text>'
+        for value in range(0, top + 1, step)
+    ]
+    inside = f"<title>{escape(title)}</title>{''.join(grid)}{bars}{''.join(below)}"
+    return (
+        f'<div class="chart"><svg class="axis" aria-hidden="true" width="40" height="{HEIGHT + 30}">{"".join(ticks)}'
+        f'</svg><svg class="axis" role="img" width="100%" height="{HEIGHT + 30}">{inside}</svg></div>'
+    )
+
+
+def columns(parts: Sequence[tuple[float, str]], even: float, fill: str, title: str, height: int = 30) -> str:
+    """Return small columns side by side, each with what it is, and a line at the height `even`."""
+    top = max([even, *(value for value, _ in parts)], default=0.0) or 1.0
+    width = 100 / max(1, len(parts))
+    drawn = []
+    for place, (value, name) in enumerate(parts):
+        # What is not nothing can be seen.
+        tall = max(1.0, height * value / top) if value else 0.0
+        drawn.append(
+            f'<rect class="part" x="{percent(place * width)}" y="{round(height - tall, 2):g}" width="{percent(width)}" '
+            f'height="{round(tall, 2):g}" fill="{fill}"><title>{escape(name)}</title></rect>'
+        )
+    level = round(height * (1 - even / top), 2)
+    line = f'<line class="even" x1="0" x2="100%" y1="{level:g}" y2="{level:g}"/>' if even else ""
+    inside = f"<title>{escape(title)}</title>{''.join(drawn)}{line}"
+    return f'<svg class="columns" role="img" width="100%" height="{height}">{inside}</svg>'
 
 
 def waveform(peaks: Sequence[int], fill: str, title: str) -> str:

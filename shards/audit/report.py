@@ -8,11 +8,17 @@ from shards.audit.sections.answers import Answers
 from shards.audit.sections.clips import Heard
 from shards.audit.sections.difference import Difference
 from shards.audit.sections.duplicates import Duplicates
-from shards.audit.sections.licences import Licence
+from shards.audit.sections.extremes import Extreme
+from shards.audit.sections.labels import Balance
+from shards.audit.sections.languages import Languages
+from shards.audit.sections.leakage import Leakage
+from shards.audit.sections.licences import Licences
 from shards.audit.sections.mixture import Stage
 from shards.audit.sections.prompts import Prompts
 from shards.audit.sections.provenance import Provenance
+from shards.audit.sections.quality import Quality
 from shards.audit.sections.quarantine import Quarantine
+from shards.audit.sections.speakers import Speakers
 from shards.audit.sections.targets import Targets
 from shards.audit.sections.totals import Totals
 from shards.audit.verdicts import Gate, Verdict
@@ -40,10 +46,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     mixture: tuple[Stage, ...]
     prompts: tuple[Prompts, ...]
     answers: tuple[Answers, ...]
+    labels: Balance
+    speakers: tuple[Speakers, ...]
+    languages: Languages
+    quality: Quality
     duplicates: Duplicates
-    licences: tuple[Licence, ...]
+    leakage: Leakage
+    licences: Licences
     provenance: Provenance
     quarantine: Quarantine
+    extremes: tuple[Extreme, ...]
     clips: tuple[Heard, ...]
     difference: Difference | None
     sql: dict[str, str]

@@ -1,6 +1,8 @@
-"""Answers: what is to be said, how long it is, and what is said again and again."""
+"""Answers: what is to be said, how long it is, what is said again and again, and what is wrong with any."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 from markupsafe import Markup
@@ -8,7 +10,8 @@ from markupsafe import Markup
 from shards.audit import plots
 from shards.audit.digits import neat, share, shown
 from shards.audit.figures import percent
-from shards.audit.verdicts import Gate, fail, good
+from shards.audit.transcripts import SQL, Pace, pace, unlike
+from shards.audit.verdicts import Gate, fail, good, warn
 from shards.audit.view import View, ordered
 
 GATES = ("answers",)
@@ -16,34 +19,85 @@ LABEL_TIMES = 5
 """So often, at least, the labels of a task are given on average."""
 SHADES = ("ff", "a6", "66", "40")
 """How strong the colours of the classes of one task are, as the last two digits of a colour."""
+LONGEST = 300
+"""Tokens of an answer that the presets train on (max_answer_tokens); more lose their end."""
+SENTENCE, OFTEN, MUCH, ALWAYS = 4, 20, 0.02, 1000
+"""An answer of so many words is for many clips if it is given so often and for that share, or so often at all."""
+FEW = 0.01
+"""Share of answers with a fault that is a warning; control characters and the like are one from the first on."""
+GARBLED = (
+    r"[\x{C2}\x{C3}][\x{80}-\x{BF}]|\x{E2}(\x{20AC}|[\x{80}-\x{9F}])"
+    r"|[\x{E3}-\x{E9}][\x{80}-\x{9F}\x{A1}-\x{BF}]{2}"
+)
+"""UTF-8 read as Latin-1 or as Windows has it: the first byte of a letter, then bytes that only go on with one."""
 
 QUERIES = {
-    "answers": r"""
-with asked as (select unnest(tasks) as task, unnest(answers) as answers from samples),
-said as (select task, unnest(answers) as answer from asked),
-spaced as (select task, translate(answer, E'\t\n\f\r', '    ') as answer from said),
+    "answers": rf"""
+with asked as (
+  select key, unnest(tasks) as task, unnest(prompts) as prompt, unnest(answers) as answers from samples),
+said as (select key, task, prompt, unnest(answers) as answer from asked),
+-- one look at every letter: only answers with one of these can have tags, control characters or garbled ones
+looked as (
+  select *, regexp_matches(answer, '[\x00-\x1F\x7F<\x{{C2}}\x{{C3}}\x{{E2}}-\x{{E9}}\x{{FFFD}}]') as odd
+  from said),
+cut as (
+  select *, string_split(case when odd then translate(answer, E'\t\n\f\r', '    ') else answer end, ' ') as pieces,
+         len(pieces) // 2 as middle
+  from looked),
 counted as (
-  select task, case when answer = '' or contains(answer, '  ') or starts_with(answer, ' ') or ends_with(answer, ' ')
-                    then len(list_filter(string_split(answer, ' '), lambda piece: piece <> ''))
-                    else strlen(answer) - strlen(replace(answer, ' ', '')) + 1 end as words
-  from spaced)
-select task, count(*) as answers, count(*) filter (words = 0) as empty,
-       min(words) as least, median(words) as median, max(words) as most
-from counted group by task order by task""".strip(),
+  select key, task,
+    case when answer = '' or odd or contains(answer, '  ') or starts_with(answer, ' ') or ends_with(answer, ' ')
+         then len(list_filter(pieces, lambda piece: piece <> '')) else len(pieces) end::uinteger as words,
+    (strlen(answer) + 2) // 3 > {LONGEST} as long,
+    case when odd then regexp_matches(answer, '<[A-Z]+>') else false end as tagged,
+    case when odd then regexp_matches(answer, '[\x00-\x08\x0B\x0E-\x1F\x7F\x{{FFFD}}]') else false end as broken,
+    case when odd then regexp_matches(answer, '{GARBLED}') else false end as garbled,
+    case when len(pieces) >= 8 and (
+           pieces[middle] in (pieces[middle + 1], pieces[middle + 2], pieces[middle + 3], pieces[middle + 4])
+           or pieces[middle] in (pieces[middle - 1], pieces[middle - 2], pieces[middle - 3], pieces[middle - 4]))
+         then 2 * len(list_filter(pieces, lambda piece, place: piece = pieces[place + 1] or piece = pieces[place + 2]
+                                                            or piece = pieces[place + 3] or piece = pieces[place + 4]))
+              > len(pieces) else false end as repeating,
+    case when strlen(answer) between 20 and strlen(prompt) and len(pieces) >= 4
+         then contains(lower(prompt), lower(answer)) else false end as leaked
+  from cut),
+summed as (
+  select task, count(*) as answers, count(*) filter (words = 0) as empty, min(words) as least, max(words) as most,
+         quantile_cont(words, [0.01, 0.5, 0.99]) as parts,
+         count(*) filter (long) as long, count(*) filter (tagged) as tagged, count(*) filter (broken) as broken,
+         count(*) filter (garbled) as garbled, count(*) filter (repeating) as repeating,
+         count(*) filter (leaked) as leaked,
+         min(key) filter (words = 0) as empty_key, min(key) filter (long) as long_key,
+         min(key) filter (tagged) as tagged_key, min(key) filter (broken) as broken_key,
+         min(key) filter (garbled) as garbled_key, min(key) filter (repeating) as repeating_key,
+         min(key) filter (leaked) as leaked_key
+  from counted group by task)
+select task, answers, empty, least, parts[2] as median, most, parts[1] as p1, parts[3] as p99,
+       long, tagged, broken, garbled, repeating,
+       empty_key, long_key, tagged_key, broken_key, garbled_key, repeating_key, leaked, leaked_key
+from summed order by task""".strip(),
     "unanswered": """\
-with asked as (select unnest(tasks) as task, unnest(answers) as answers from samples)
-select task, count(*) as examples, count(*) filter (len(answers) = 0) as unanswered
+with asked as (select key, unnest(tasks) as task, unnest(answers) as answers from samples)
+select task, count(*) as examples, count(*) filter (len(answers) = 0) as unanswered,
+       min(key) filter (len(answers) = 0) as example
 from asked group by task order by task""",
     "frequent": """\
 with asked as (select unnest(tasks) as task, unnest(answers) as answers from samples),
-said as (select task, unnest(answers) as answer from asked),
-counted as (select task, answer, count(*) as times from said group by task, answer),
+said as (select task, hash(unnest(answers)) as code from asked),
+counted as (select task, code, count(*) as times from said group by task, code),
 placed as (
-  select *, row_number() over (partition by task order by times desc, answer) as place,
+  select *, row_number() over (partition by task order by times desc, code) as place,
          count(*) over (partition by task) as answers
-  from counted)
-select task, answer, times, answers from placed
-where place = 1 or (place <= 12 and answers <= 12) order by task, place""",
+  from counted
+  qualify place = 1 or (place <= 12 and answers <= 12)),
+-- the texts of those few, by a second look
+again as (select key, unnest(tasks) as task, unnest(answers) as answers from samples),
+spoken as (select key, task, unnest(answers) as answer from again)
+select task, min(answer) as answer, any_value(times) as times, any_value(answers) as answers, min(key) as example
+from (select *, hash(answer) as code from spoken) join placed using (task, code)
+group by task, code
+order by task, times desc, answer""",
+    "transcripts": SQL,
 }
 
 
@@ -53,6 +107,17 @@ class AnswerClass(msgspec.Struct, frozen=True, kw_only=True):
     answer: str
     count: int
     share: float
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong with some answers of a task."""
+
+    kind: str
+    count: int
+    share: float
+    """Of the answers of the task."""
+    key: str
+    """A sample that has one."""
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,63 +130,138 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
     empty: int
     """Answers without a word, and examples without an answer."""
     words_least: int
+    words_p1: float
     words_median: float
+    words_p99: float
     words_most: int
     frequent: str
     frequent_share: float
     """Of all answers of the task."""
+    frequent_count: int
+    frequent_key: str
+    faults: tuple[Fault, ...]
     classes: tuple[AnswerClass, ...]
     """All answers, the most frequent first, if they are so few that they are labels."""
+    transcripts: tuple[Pace, ...]
+    """Of speech recognition, corpus by corpus."""
+
+
+KINDS = {
+    "empty": "empty or missing",
+    "tagged": "tags left, as <COMMA>",
+    "long": f"longer than about {LONGEST} tokens, so that their end is cut off",
+    "broken": "control characters or a lost character",
+    "garbled": "letters read in the wrong encoding",
+    "repeating": "the same few words again and again",
+}
+"""What can be wrong with an answer."""
 
 
 def look(view: View) -> tuple[Answers, ...]:
     """Return the answers of every task; the classes of those that have few different ones."""
     said = {row[0]: row[1:] for row in view.database.ask("answers")}
-    frequent: dict[str, list[tuple[str, int, int]]] = {}
-    for task, answer, times, distinct in view.database.ask("frequent"):
-        frequent.setdefault(task, []).append((answer, times, distinct))
+    frequent: dict[str, list[tuple[str, int, int, str]]] = {}
+    for task, answer, times, distinct, key in view.database.ask("frequent"):
+        frequent.setdefault(task, []).append((answer, times, distinct, key))
+    paces = tuple(pace(*row) for row in view.database.ask("transcripts"))
     asked = {row[0]: row[1:] for row in view.database.ask("unanswered")}
-    made = []
-    for task in ordered(asked):
-        examples, unanswered = asked[task]
-        count, empty, least, median, most = said.get(task, (0, 0, 0, 0.0, 0))
-        top = frequent.get(task, [("", 0, 0)])
-        # Labels come again and again; a few answers that hardly do are only a small task.
-        labels = top if top[0][2] * LABEL_TIMES <= count else []
-        made.append(
-            Answers(
-                task=task,
-                examples=examples,
-                answers=count,
-                distinct=top[0][2],
-                empty=empty + unanswered,
-                words_least=least,
-                words_median=neat(median),
-                words_most=most,
-                frequent=shown(top[0][0]),
-                frequent_share=share(top[0][1], count),
-                classes=tuple(
-                    AnswerClass(answer=shown(answer), count=times, share=share(times, count))
-                    for answer, times, distinct in labels
-                    if distinct == len(labels)
-                ),
-            )
+    none: tuple[Any, ...] = (0, 0, 0, 0.0, 0, 0.0, 0.0, *[0] * 5, *[None] * 6, 0, None)
+    return tuple(
+        answers_of(
+            task,
+            asked[task],
+            said.get(task, none),
+            frequent.get(task, [("", 0, 0, "")]),
+            paces if task == "asr" else (),
         )
-    return tuple(made)
+        for task in ordered(asked)
+    )
+
+
+def answers_of(
+    task: str,
+    asked: tuple[Any, ...],
+    said: tuple[Any, ...],
+    top: list[tuple[str, int, int, str]],
+    paces: tuple[Pace, ...],
+) -> Answers:
+    """Return what the queries say of one task."""
+    examples, unanswered, unanswered_key = asked
+    count, empty, least, median, most, p1, p99, *rest, _, _ = said
+    counts = dict(zip(("long", "tagged", "broken", "garbled", "repeating"), rest, strict=False))
+    keys = dict(zip(("empty", "long", "tagged", "broken", "garbled", "repeating"), rest[5:], strict=True))
+    counts["empty"], keys["empty"] = empty + unanswered, keys["empty"] or unanswered_key
+    # Labels come again and again; a few answers that hardly do are only a small task.
+    labels = top if top[0][2] * LABEL_TIMES <= count else []
+    return Answers(
+        task=task,
+        examples=examples,
+        answers=count,
+        distinct=top[0][2],
+        empty=counts["empty"],
+        words_least=least,
+        words_p1=neat(p1),
+        words_median=neat(median),
+        words_p99=neat(p99),
+        words_most=most,
+        frequent=shown(top[0][0]),
+        frequent_share=share(top[0][1], count),
+        frequent_count=top[0][1],
+        frequent_key=shown(top[0][3]),
+        faults=tuple(
+            Fault(kind=kind, count=counts[kind], share=share(counts[kind], max(count, examples)), key=shown(keys[kind]))
+            for kind in KINDS
+            if counts[kind]
+        ),
+        classes=tuple(
+            AnswerClass(answer=shown(answer), count=times, share=share(times, count))
+            for answer, times, distinct, _ in labels
+            if distinct == len(labels)
+        ),
+        transcripts=paces,
+    )
 
 
 def gates(found: tuple[Answers, ...]) -> tuple[Gate, ...]:
-    """Judge whether any is empty."""
-    return (empty_answers(found),)
+    """Judge whether any is empty or has tags left, and whether one should look at others."""
+    return (judged(found),)
 
 
-def empty_answers(answers: tuple[Answers, ...]) -> Gate:
-    """Every instruction has answers, and every answer has a word."""
-    empty = [row for row in answers if row.empty]
-    if empty:
-        most, total = max(empty, key=lambda row: row.empty), sum(row.empty for row in empty)
-        return fail("answers", f"Empty or missing answers: {total:,}, of which {most.empty:,} in {most.task}.")
-    return good("answers", f"None of {sum(row.answers for row in answers):,} answers is empty.")
+def judged(answers: tuple[Answers, ...]) -> Gate:
+    """Every instruction has answers, every answer has a word and none a tag; few are odd in another way."""
+    if empty := [(fault, row) for row in answers for fault in row.faults if fault.kind == "empty"]:
+        fault, row = max(empty, key=lambda pair: pair[0].count)
+        total = sum(fault.count for fault, _ in empty)
+        said = f"Empty or missing answers: {total:,}, of which {fault.count:,} in {row.task}, for example {fault.key}"
+        return fail("answers", f"{said}. Leave these samples out, or build anew from a corpus that has them.")
+    if tagged := [(fault, row) for row in answers for fault in row.faults if fault.kind == "tagged"]:
+        fault, row = max(tagged, key=lambda pair: pair[0].count)
+        total = sum(fault.count for fault, _ in tagged)
+        said = f"Answers with tags left in them: {total:,}, of which {fault.count:,} in {row.task}"
+        return fail(
+            "answers",
+            f"{said}, for example {fault.key}. The model would learn to write <COMMA>; build anew with this version.",
+        )
+    odd = [(fault, row) for row in answers for fault in row.faults if fault.kind == "broken" or fault.share > FEW]
+    if odd:
+        fault, row = max(odd, key=lambda pair: pair[0].count)
+        said = f"{fault.count:,} answers of {row.task} ({percent(fault.share)}) have {KINDS[fault.kind]}"
+        return warn("answers", f"{said}, for example {fault.key}; look at them before training.")
+    if same := [row for row in answers if one_for_many(row)]:
+        row = max(same, key=lambda row: row.frequent_count)
+        said = f"{row.frequent_count:,} answers of {row.task} ({percent(row.frequent_share)}) are the same"
+        said = f"{said}: {row.frequent!r}, for example {row.frequent_key}"
+        return warn("answers", f"{said}; were captions joined to the wrong clips?")
+    if said := unlike([one for row in answers for one in row.transcripts]):
+        return warn("answers", said)
+    return good("answers", f"None of {sum(row.answers for row in answers):,} answers is empty; few are odd in any way.")
+
+
+def one_for_many(row: Answers) -> bool:
+    """Whether one sentence answers very many clips."""
+    if len(row.frequent.split()) < SENTENCE:
+        return False
+    return row.frequent_count >= ALWAYS or (row.frequent_count >= OFTEN and row.frequent_share > MUCH)
 
 
 def balance(row: Answers) -> Markup:
@@ -133,4 +273,4 @@ def balance(row: Answers) -> Markup:
     return Markup(plots.bar(parts, f"answers of {row.task}: {'; '.join(part[2] for part in parts)}", 10))
 
 
-DRAWN = {"balance": balance}
+DRAWN = {"balance": balance, "kinds_of_faults": KINDS}

@@ -19,6 +19,7 @@ from manifests.tables import open_parquet
 from shards.audio import PCM, REASONS, Refused, pcm_md5, read_flac, to_mp3
 from shards.audit import plots
 from shards.audit.digits import neat, shown
+from shards.audit.spectrogram import HELP, spectrogram
 from shards.audit.verdicts import Gate, fail, good
 from shards.audit.view import View, ordered
 from shards.flac import RATE
@@ -63,28 +64,32 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     mp3: bytes
     peaks: tuple[int, ...]
     """Loudest 16-bit sample of each of equal parts of what is heard."""
+    spectrogram: bytes
+    """A PNG of what is heard; empty without librosa."""
     instructions: tuple[Asked, ...]
 
 
 class Stratum(msgspec.Struct, frozen=True, kw_only=True):
-    """The samples of one corpus that carry a task: splits, and the rows of each split's index."""
+    """The samples of one corpus that carry a task: how many, split by split and row group by row group."""
 
     task: str
     corpus: str
     splits: tuple[str, ...]
-    rows: tuple[NDArray[np.int64], ...]
+    counts: tuple[tuple[int, ...], ...]
+    """Of each split: in each row group of its index."""
 
     @property
     def size(self) -> int:
         """How many samples there are."""
-        return sum(map(len, self.rows))
+        return sum(map(sum, self.counts))
 
-    def at(self, number: int) -> tuple[str, int]:
+    def at(self, dataset: Dataset, number: int) -> tuple[str, int]:
         """Return split and row of one of them."""
-        for split, rows in zip(self.splits, self.rows, strict=True):
-            if number < len(rows):
-                return split, int(rows[number])
-            number -= len(rows)
+        for split, counts in zip(self.splits, self.counts, strict=True):
+            for group, count in enumerate(counts):
+                if number < count:
+                    return split, row_with(dataset, self, split, group, number)
+                number -= count
         raise AssertionError(number)
 
 
@@ -100,8 +105,8 @@ def draw_clips(
     strata = stratify(dataset, recipe, stages)
     drawn: dict[tuple[str, str, int], Heard] = {}
     for turn in range(CLIPS):
-        for stratum in strata:
-            place = next_place(stratum, drawn.keys(), "listen", seed, stratum.task, stratum.corpus, turn)
+        for stratum in strata if len(drawn) < CLIPS else ():
+            place = next_place(dataset, stratum, drawn.keys(), "listen", seed, stratum.task, stratum.corpus, turn)
             if place is not None and len(drawn) < CLIPS:
                 drawn[place] = hear(dataset, stratum.task, *place, longest)
     return tuple(drawn.values())
@@ -115,43 +120,71 @@ def stratify(dataset: Dataset, recipe: Recipe, stages: tuple[str, ...]) -> list[
         for row in recipe.stage(stage):
             splits = {split for split in row.splits if (row.corpus, split) in held}
             wanted.setdefault(row.task, {}).setdefault(row.corpus, set()).update(splits)
-    tasks = {source: dataset.table(*source, ["tasks"])["tasks"].combine_chunks() for source in sorted(held)}
+    asked: dict[tuple[str, str], set[str]] = {}
+    for task, corpora in wanted.items():
+        for corpus, splits in corpora.items():
+            for split in splits:
+                asked.setdefault((corpus, split), set()).add(task)
+    counts = {source: counted(dataset, *source, tasks) for source, tasks in asked.items()}
     strata = []
     for task in ordered(wanted):
         for rank, (corpus, names) in enumerate(sorted(wanted[task].items())):
             ordered_names = tuple(sorted(names))
-            rows = tuple(rows_with(tasks[corpus, split], task) for split in ordered_names)
-            strata.append((rank, Stratum(task=task, corpus=corpus, splits=ordered_names, rows=rows)))
+            found = tuple(counts[corpus, split][task] for split in ordered_names)
+            strata.append((rank, Stratum(task=task, corpus=corpus, splits=ordered_names, counts=found)))
     return [stratum for _, stratum in sorted(strata, key=lambda entry: entry[0])]
+
+
+def counted(dataset: Dataset, corpus: str, split: str, tasks: set[str]) -> dict[str, tuple[int, ...]]:
+    """Return how many samples of each row group of a split's index hold each of `tasks`."""
+    found: dict[str, list[int]] = {task: [] for task in tasks}
+    for table in dataset.groups(corpus, split, ["tasks"]):
+        for task, counts in found.items():
+            counts.append(len(rows_with(table["tasks"].combine_chunks(), task)))
+    return {task: tuple(counts) for task, counts in found.items()}
+
+
+def row_with(dataset: Dataset, stratum: Stratum, split: str, group: int, number: int) -> int:
+    """Return the row in its split's index of one sample of a stratum: the `number`-th in a row group."""
+    with open_parquet(files.join(dataset.url, dataset.source(stratum.corpus, split).index.path)) as parquet:
+        before = sum(parquet.metadata.row_group(place).num_rows for place in range(group))
+        tasks = parquet.read_row_group(group, ["tasks"], use_threads=False)["tasks"].combine_chunks()
+    row: int = before + int(rows_with(tasks, stratum.task)[number])
+    return row
 
 
 def rows_with(tasks: pa.Array, task: str) -> NDArray[np.int64]:
     """Return the rows of a column of lists that hold `task`."""
-    chosen = pc.equal(tasks.flatten(), task)
-    found: NDArray[np.int64] = np.unique(pc.list_parent_indices(tasks).filter(chosen).to_numpy(zero_copy_only=False))
+    rows = pc.list_parent_indices(tasks).filter(pc.equal(tasks.flatten(), task)).to_numpy(zero_copy_only=False)
+    found: NDArray[np.int64] = rows[np.diff(rows, prepend=-1) > 0]
     return found
 
 
 def next_place(
-    stratum: Stratum, used: Container[tuple[str, str, int]], *names: str | int
+    dataset: Dataset, stratum: Stratum, used: Container[tuple[str, str, int]], *names: str | int
 ) -> tuple[str, str, int] | None:
     """Return corpus, split and row of a sample that `names` draw, the next one if it is `used`; None if all are."""
     first = draw.number(*names)
     for step in range(stratum.size):
-        place = (stratum.corpus, *stratum.at((first + step) % stratum.size))
+        place = (stratum.corpus, *stratum.at(dataset, (first + step) % stratum.size))
         if place not in used:
             return place
     return None
 
 
-def hear(dataset: Dataset, task: str, corpus: str, split: str, place: int, longest: float) -> Heard:
-    """Read one sample back and make it fit for a page; what is wrong with it is its `problem`."""
+def hear(
+    dataset: Dataset, task: str, corpus: str, split: str, place: int, longest: float, most: int | None = None
+) -> Heard:
+    """Read one sample back and make it fit for a page; what is wrong with it is its `problem`.
+
+    Without a `task` it is that of its first instruction. Its MP3 has at most `most` bytes.
+    """
     row = index_row(dataset, corpus, split, place)
     pcm, problem = read_back(dataset, row)
-    mp3, heard = excerpt(pcm[: round(longest * RATE)])
+    mp3, heard = excerpt(pcm[: round(longest * RATE)], most)
     instructions = zip(row["tasks"], row["prompts"], row["answers"], strict=True)
     return Heard(
-        task=task,
+        task=task or next(iter(row["tasks"]), ""),
         key=shown(row["key"]),
         id=shown(row["id"]),
         corpus=corpus,
@@ -164,6 +197,7 @@ def hear(dataset: Dataset, task: str, corpus: str, split: str, place: int, longe
         heard=neat(len(heard) / RATE),
         mp3=mp3,
         peaks=peaks(heard),
+        spectrogram=spectrogram(heard),
         instructions=tuple(asked(*instruction) for instruction in instructions),
     )
 
@@ -195,12 +229,13 @@ def read_back(dataset: Dataset, row: dict[str, Any]) -> tuple[PCM, str]:
     return pcm, ""
 
 
-def excerpt(pcm: PCM) -> tuple[bytes, PCM]:
-    """Return the beginning of a clip as an MP3 file that fits into the page, and the samples it holds."""
+def excerpt(pcm: PCM, most: int | None = None) -> tuple[bytes, PCM]:
+    """Return the beginning of a clip as an MP3 file of at most `most` bytes (MOST_MP3), and the samples it holds."""
+    most = MOST_MP3 if most is None else most
     if not len(pcm):
         return b"", pcm
     mp3 = to_mp3(pcm)
-    while len(mp3) > MOST_MP3:
+    while len(mp3) > most:
         pcm = pcm[: len(pcm) // 2]
         mp3 = to_mp3(pcm)
     return mp3, pcm
@@ -247,4 +282,9 @@ def playable(clip: Heard) -> str:
     return f"data:audio/mpeg;base64,{base64.b64encode(clip.mp3).decode()}"
 
 
-DRAWN = {"wave": wave, "sound": playable}
+def picture(clip: Heard) -> str:
+    """Return the spectrogram of a clip as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(clip.spectrogram).decode()}"
+
+
+DRAWN = {"wave": wave, "sound": playable, "picture": picture, "picture_help": HELP}

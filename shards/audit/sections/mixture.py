@@ -1,31 +1,31 @@
-"""The mixture: a dry run of the plan the trainer uses, one cycle of each stage, without reading audio."""
+"""The mixture: what a dry run of the very plan the trainer uses deals in one cycle of each stage."""
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from markupsafe import Markup
-from numpy.typing import NDArray
 
-from manifests import Recipe, UserError
+from manifests import UserError
 from shards.audit import plots
 from shards.audit.digits import neat, share
+from shards.audit.dry_run import Counted, dry_run
 from shards.audit.figures import percent
-from shards.audit.sections.batching import Batching, Histogram, batching, histogram
+from shards.audit.sections.batching import Batching, Histogram, batching, histogram, padding
 from shards.audit.verdicts import Gate, fail, good, warn
 from shards.audit.view import View, ordered
-from shards.audit.words import mean_words
-from shards.index import Dataset
-from shards.plan import Budget, Dealt, Order
+from shards.plan import Budget, Order
 
-GATES = ("epochs",)
+GATES = ("epochs", "realised", "padding")
 QUERIES: dict[str, str] = {}
 EPOCHS = 4.0
 """Beyond four times in a cycle, data that is repeated is worth less and less (Muennighoff et al., 2023, for text)."""
-
-Numbers = NDArray[np.float64]
+SIGMAS = 3.0
+"""So many standard deviations of a draw by lot a share may be off: by chance it is more in 0.3 % of all mixtures."""
+RARE = 3.0902
+"""Standard deviations that one of a thousand draws exceeds: for chi-square."""
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,11 +38,28 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     intended: float
     by_examples: float
     by_seconds: float
-    by_words: float
+    by_tokens: float
     examples: int
     draws: int
+    hours: float
+    tokens: int
     epochs: float
     """Draws for each example."""
+    never: float
+    """Share of its examples that the cycle does not deal."""
+
+
+class TaskShare(msgspec.Struct, frozen=True, kw_only=True):
+    """One task of a stage: what it was to have, and what it has."""
+
+    task: str
+    intended: float
+    realised: float
+    draws: int
+    expected: float
+    """Draws that the intended share is."""
+    sigma: float
+    """Standard deviation of the draws if they were by lot."""
 
 
 class Mixture(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,9 +68,20 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     draws: int
     examples: int
     hours: float
-    words: float
-    """Of answers; an example with several right answers counts their mean."""
+    tokens: int
+    """Of answers, of several right ones the longest: a third of its bytes, rounded up, as the stream counts them."""
+    temperature: float | None
+    """Rows are dealt in proportion to their examples to this power; None if they have weights."""
     shares: tuple[Share, ...]
+    tasks: tuple[TaskShare, ...]
+    furthest: float
+    """Examples that any task was off at worst, wherever within the cycle that was looked at."""
+    chi_square: float
+    """Of the draws of the tasks against those intended."""
+    freedom: int
+    """Its degrees of freedom: what draws by lot would give on average."""
+    chi_limit: float
+    """What draws by lot would exceed once in a thousand times."""
     batching: Batching
     durations: Histogram
 
@@ -70,76 +98,52 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
 def look(view: View) -> tuple[Stage, ...]:
     """Return what a dry run of every stage deals."""
-    budget = Budget(
-        seconds=view.settings.max_seconds, examples=view.settings.max_examples, longest=view.settings.longest
-    )
-    return tuple(dry_run(view.dataset, view.recipe, stage, view.settings.seed, budget) for stage in view.stages)
+    return tuple(rehearse(view, stage) for stage in view.stages)
 
 
-def dry_run(dataset: Dataset, recipe: Recipe, stage: str, seed: int, budget: Budget) -> Stage:
+def rehearse(view: View, stage: str) -> Stage:
     """Deal the first cycle of a stage; a stage that the dataset does not hold has a problem and no mixture."""
+    dataset, recipe, settings = view.dataset, view.recipe, view.settings
     digest = recipe.digest(stage)
     held = {(source.corpus, source.split) for source in dataset.manifest.sources}
     for row in recipe.stage(stage):
         if missing := [f"{row.corpus}:{split}" for split in row.splits if (row.corpus, split) not in held]:
             problem = f"the dataset has no {', '.join(missing)}, which {row.name} asks for; build it, or drop the row"
             return Stage(name=stage, digest=digest, problem=problem, mixture=None)
+    budget = Budget(seconds=settings.max_seconds, examples=settings.max_examples, longest=settings.longest)
     try:
-        order = Order(dataset, recipe, stage, seed, budget)
+        order = Order(dataset, recipe, stage, settings.seed, budget, answers=True)
     except UserError as error:
         return Stage(name=stage, digest=digest, problem=str(error), mixture=None)
-    dealt = order.cycle(0)
-    seconds = at(dealt, [queue.seconds for queue in order.queues])
-    words = at(dealt, answer_words(dataset, order))
-    kept = np.minimum(seconds, budget.longest)
-    mixture = Mixture(
-        draws=len(dealt.item),
+    weighted = order.queues[0].row.weight is not None
+    temperature = None if weighted else recipe.temperature.get(stage, 1.0)
+    return Stage(name=stage, digest=digest, problem="", mixture=mixed(order, temperature, settings.world_size))
+
+
+def mixed(order: Order, temperature: float | None, world_size: int) -> Mixture:
+    """Return what the first cycle of `order` deals."""
+    counted = dry_run(order)
+    tasks = task_shares(order, counted)
+    return Mixture(
+        draws=int(counted.draws.sum()),
         examples=order.examples,
-        hours=neat(kept.sum() / 3600),
-        words=neat(words.sum()),
-        shares=shares(order, dealt, kept, words),
-        batching=batching(dealt, seconds, budget.longest),
-        durations=histogram(order, dealt, seconds, budget.longest),
+        hours=neat(counted.seconds.sum() / 3600),
+        tokens=int(counted.tokens.sum()),
+        temperature=temperature,
+        shares=shares(order, counted),
+        tasks=tasks,
+        furthest=neat(counted.off),
+        chi_square=neat(sum((row.draws - row.expected) ** 2 / row.expected for row in tasks)),
+        freedom=len(tasks) - 1,
+        chi_limit=neat(chi_limit(len(tasks) - 1)),
+        batching=batching(counted, order.budget.longest, world_size),
+        durations=histogram(counted, order.budget.longest),
     )
-    return Stage(name=stage, digest=digest, problem="", mixture=mixture)
 
 
-def at(dealt: Dealt, of_queues: list[Numbers]) -> Numbers:
-    """Return what `of_queues` holds of each draw: arrays like those of the queues."""
-    firsts = np.cumsum([0, *(len(array) for array in of_queues[:-1])])
-    drawn: Numbers = np.concatenate(of_queues)[firsts[dealt.queue] + dealt.item]
-    return drawn
-
-
-def answer_words(dataset: Dataset, order: Order) -> list[Numbers]:
-    """Return the words of the answer of every example of every queue; of several answers, their mean."""
-    counted: dict[tuple[str, str], tuple[pa.Array, Numbers]] = {}
-    of_queues = []
-    for queue in order.queues:
-        parts = []
-        for split in queue.row.splits:
-            source = (queue.row.corpus, split)
-            if source not in counted:
-                counted[source] = instruction_words(dataset, *source)
-            tasks, words = counted[source]
-            parts.append(words[pc.equal(tasks, queue.row.task).to_numpy(zero_copy_only=False)])
-        of_queues.append(np.concatenate(parts))
-        assert len(of_queues[-1]) == len(queue.sample), queue.row.name
-    return of_queues
-
-
-def instruction_words(dataset: Dataset, corpus: str, split: str) -> tuple[pa.Array, Numbers]:
-    """Return the task of each instruction of a split, and the mean words of its answers."""
-    table = dataset.table(corpus, split, ["tasks", "answers"])
-    return table["tasks"].combine_chunks().flatten(), mean_words(table["answers"])
-
-
-def shares(order: Order, dealt: Dealt, seconds: Numbers, words: Numbers) -> tuple[Share, ...]:
+def shares(order: Order, counted: Counted) -> tuple[Share, ...]:
     """Return what each row of the stage is of the cycle: of its examples, its audio and its answers."""
-    rows = len(order.queues)
-    draws = np.bincount(dealt.queue, minlength=rows).tolist()
-    audio = np.bincount(dealt.queue, weights=seconds, minlength=rows).tolist()
-    said = np.bincount(dealt.queue, weights=words, minlength=rows).tolist()
+    draws, audio, said = counted.draws.tolist(), counted.seconds.tolist(), counted.tokens.tolist()
     return tuple(
         Share(
             task=queue.row.task,
@@ -149,30 +153,77 @@ def shares(order: Order, dealt: Dealt, seconds: Numbers, words: Numbers) -> tupl
             intended=neat(order.shares[place]),
             by_examples=share(draws[place], sum(draws)),
             by_seconds=share(audio[place], sum(audio)),
-            by_words=share(said[place], sum(said)),
+            by_tokens=share(said[place], sum(said)),
             examples=len(queue.sample),
             draws=draws[place],
+            hours=neat(audio[place] / 3600),
+            tokens=int(said[place]),
             epochs=neat(draws[place] / len(queue.sample)),
+            # A queue deals each of its examples before it deals one again.
+            never=share(max(0, len(queue.sample) - draws[place]), len(queue.sample)),
         )
         for place, queue in enumerate(order.queues)
     )
 
 
+def task_shares(order: Order, counted: Counted) -> tuple[TaskShare, ...]:
+    """Return what each task of the stage was to have, and what it has."""
+    total, made = int(counted.draws.sum()), []
+    for task in counted.tasks:
+        mine = np.array([queue.row.task == task for queue in order.queues])
+        intended, draws = float(order.shares[mine].sum()), int(counted.draws[mine].sum())
+        made.append(
+            TaskShare(
+                task=task,
+                intended=neat(intended),
+                realised=share(draws, total),
+                draws=draws,
+                expected=neat(total * intended),
+                sigma=neat(math.sqrt(total * intended * max(0.0, 1 - intended))),
+            )
+        )
+    return tuple(made)
+
+
+def chi_limit(freedom: int) -> float:
+    """Return what chi-square exceeds once in a thousand times (Wilson and Hilferty, 1931)."""
+    return freedom * (1 - 2 / (9 * freedom) + RARE * math.sqrt(2 / (9 * freedom))) ** 3 if freedom else 0.0
+
+
 def gates(found: tuple[Stage, ...]) -> tuple[Gate, ...]:
-    """Judge how often data is repeated."""
-    return (epochs(found),)
+    """Judge how often data is repeated, whether shares are what was intended, and the padding."""
+    dealt = [(stage.name, stage.mixture) for stage in found if stage.mixture]
+    return epochs(dealt), realised(dealt), padding([(name, mixture.batching) for name, mixture in dealt])
 
 
-def epochs(stages: tuple[Stage, ...]) -> Gate:
+def epochs(stages: list[tuple[str, Mixture]]) -> Gate:
     """No row is repeated so often in a cycle that it is learnt by heart."""
-    rows = [(row.epochs, stage.name, row) for stage in stages if stage.mixture for row in stage.mixture.shares]
+    rows = [(row.epochs, name, row) for name, mixture in stages for row in mixture.shares]
     if not rows:
         return fail("epochs", "No audited stage can be dealt from this dataset.")
     most, stage, row = max(rows, key=lambda entry: entry[0])
     said = f"A cycle of {stage} deals {row.task} of {row.corpus} {most:.2f} times"
+    least, other, rare = min(rows, key=lambda entry: entry[0])
+    seldom = f" {rare.task} of {rare.corpus} in {other} is dealt {least:.2f} times: {rare.never:.0%} of it not at all."
+    seldom = seldom if rare.never else ""
     if most > EPOCHS:
-        return warn("epochs", f"{said}: above {EPOCHS:g}, repetition teaches less and less.")
-    return good("epochs", f"{said}; no row is repeated more.")
+        return warn("epochs", f"{said}: above {EPOCHS:g}, repetition teaches less and less.{seldom}")
+    return good("epochs", f"{said}; no row is repeated more.{seldom}")
+
+
+def realised(stages: list[tuple[str, Mixture]]) -> Gate:
+    """Every task has the share that the recipe gives it, within an example or what chance would do."""
+    rows = [(abs(row.draws - row.expected), name, row) for name, mixture in stages for row in mixture.tasks]
+    if not rows:
+        return fail("realised", "No audited stage can be dealt from this dataset.")
+    beyond = [entry for entry in rows if entry[0] > max(1.0, SIGMAS * entry[2].sigma)]
+    if beyond:
+        off, stage, row = max(beyond, key=lambda entry: entry[0])
+        said = f"A cycle of {stage} deals {row.task} {row.draws:,} times, not {row.expected:,.0f}"
+        return fail("realised", f"{said}: {off:,.0f} off, more than {SIGMAS:g} standard deviations of chance.")
+    off, stage, row = max(rows, key=lambda entry: entry[0])
+    said = f"Every task is dealt as often as the recipe says, within {max(off, 0.01):.2f} examples"
+    return good("realised", f"{said} ({row.task} in {stage}); drawn by lot it could be {SIGMAS * row.sigma:,.0f} off.")
 
 
 def mixture_bars(mixture: Mixture) -> list[tuple[str, Markup]]:
@@ -182,7 +233,7 @@ def mixture_bars(mixture: Mixture) -> list[tuple[str, Markup]]:
         ("intended", "intended"),
         ("of examples", "by_examples"),
         ("of audio", "by_seconds"),
-        ("of answer words", "by_words"),
+        ("of answer tokens", "by_tokens"),
     ):
         parts = [
             (getattr(row, field), plots.colour(row.task), f"{row.task} of {row.corpus}: {percent(getattr(row, field))}")

@@ -24,8 +24,12 @@ QUERIES = {
 select verdict, reason, corpus, split, count(*) as clips
 from refusals group by all order by clips desc, reason, verdict, corpus, split""",
     "refusals": """\
+with placed as (
+  select corpus, split, id, verdict, reason, detail,
+         row_number() over (partition by corpus, split, verdict, reason order by id, detail) as place
+  from refusals)
 select corpus, split, id, verdict, reason, detail
-from refusals order by corpus, split, id, verdict, reason limit 20""",
+from placed order by place, corpus, split, id, verdict, reason limit 20""",
 }
 
 
@@ -56,7 +60,7 @@ class Quarantine(msgspec.Struct, frozen=True, kw_only=True):
 
     reasons: tuple[Reason, ...]
     refusals: tuple[Refusal, ...]
-    """The first of them."""
+    """Some of each reason and split: the first of each, then the second of each."""
 
 
 def look(view: View) -> Quarantine:
@@ -80,7 +84,7 @@ def reasons(database: Database) -> tuple[Reason, ...]:
 
 
 def refusals(database: Database) -> tuple[Refusal, ...]:
-    """Return the first refusals."""
+    """Return some refusals of every reason and split."""
     return tuple(
         Refusal(id=shown(name), corpus=corpus, split=split, verdict=verdict, reason=shown(reason), detail=shown(detail))
         for corpus, split, name, verdict, reason, detail in database.ask("refusals")

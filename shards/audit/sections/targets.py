@@ -24,13 +24,16 @@ REFUSED, BAD_AUDIO, HANDFUL = 0.01, 0.05, 10
 PACKED, QUARANTINED, EXCLUDED = "#6f8497", "#c0392f", "#a8761a"
 
 QUERIES = {
+    # Few samples of a split differ in what is asked of them: those that do not are counted first.
     "held": """\
-select corpus, split, task, count(*) as samples, sum(samples) / 16000 / 3600 as hours
-from (select corpus, split, samples, unnest(list_distinct(tasks)) as task from samples)
+with asked as (select corpus, split, tasks, count(*) as clips, sum(samples) as length from samples group by all)
+select corpus, split, task, sum(clips)::bigint as samples, sum(length) / 16000 / 3600 as hours
+from (select corpus, split, clips, length, unnest(list_distinct(tasks)) as task from asked)
 group by corpus, split, task order by corpus, split, task""",
     "examples": """\
-select corpus, split, task, count(*) as examples
-from (select corpus, split, unnest(tasks) as task from samples)
+with asked as (select corpus, split, tasks, count(*) as clips from samples group by all)
+select corpus, split, task, sum(clips)::bigint as examples
+from (select corpus, split, clips, unnest(tasks) as task from asked)
 group by corpus, split, task order by corpus, split, task""",
     "splits": """\
 select corpus, split, count(*) as samples, sum(samples) / 16000 / 3600 as hours
@@ -67,6 +70,10 @@ class Funnel(msgspec.Struct, frozen=True, kw_only=True):
     split: str
     published: int
     found: int
+    fetched: int
+    """Of those found, whose audio is there."""
+    decoded: int
+    """Of those fetched, whose audio is whole."""
     packed: int
     quarantined: int
     excluded: int
@@ -141,6 +148,8 @@ def funnel(view: View) -> tuple[Funnel, ...]:
             split=source.split,
             published=source.published_clips,
             found=source.found,
+            fetched=source.found - source.reasons.get("audio_missing", 0),
+            decoded=source.found - source.reasons.get("audio_missing", 0) - source.quarantined,
             packed=source.packed,
             quarantined=source.quarantined,
             excluded=source.excluded,

@@ -1,0 +1,162 @@
+"""Heard: the table `likely`, pairs of clips that sound alike though nothing else says that they are one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from manifests import files
+from manifests.tables import open_parquet
+from shards.audit.likeness import Pairs, Prints, across, confirm, distinct, within
+from shards.audit.upstream import ORIGINS, composed
+from shards.audit.view import View
+from shards.index import Source
+
+HEARD = 24
+"""Words of a clip that are looked at: those of the 30 s that are dealt."""
+BUDGET, FEWEST = 4_000_000, 2
+"""Words that are held against each other. Where there are more, it is the first of each clip, so many at least."""
+HELD = 10_000_000
+"""Words kept in memory, in 120 MB, when they are asked for several times; more are read anew each time."""
+ROWS = 1 << 15
+"""Rows of the index that are read at a time."""
+
+QUERIES = {
+    "prints": """\
+select corpus, split, octet_length(fingerprint) // 8 as words, count(*) as clips
+from samples group by corpus, split, words order by corpus, split, words""",
+    "sides": "select corpus, split, trained, evaluated, asked from sides order by corpus, split",
+}
+
+LIKELY = f"""\
+create temp table likely as
+with facts as (select *, {ORIGINS} as origins from likely_facts),
+pairs as (select one, other, shared, bits from likely_pairs union all select other, one, shared, bits from likely_pairs)
+select one.corpus, one.split, one.key, other.corpus as other_corpus, other.split as other_split,
+       other.key as other_key, shared, bits, pairs.one < pairs.other as first
+from pairs join facts as one on one.clip = pairs.one join facts as other on other.clip = pairs.other
+where one.pcm_md5 <> other.pcm_md5 and not list_has_any(one.origins, other.origins)"""
+"""Each pair both ways. What has the same samples or the same source is told elsewhere."""
+
+FACTS = ["key", "id", "corpus", "split", "pcm_md5"]
+
+
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
+    """What was held against each other by its fingerprint."""
+
+    clips: int
+    """That have one, and are not made of other clips, as pairs and mixtures are."""
+    words: int
+    """Looked at of each, at most, when all are held against all; against evaluation sets it is HEARD."""
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One split whose clips are heard, and the number of its first clip among all of them."""
+
+    source: Source
+    first: int
+    trained: bool
+    evaluated: bool
+
+
+def hear(view: View) -> Heard:
+    """Make the table `likely`, unless it is there, and say what went into it."""
+    parts = tuple(parts_of(view))
+    names = {(part.source.corpus, part.source.split) for part in parts}
+    sizes = [(size, clips) for corpus, split, size, clips in view.database.ask("prints") if (corpus, split) in names]
+    clips = sum(clips for size, clips in sizes if size)
+    most = HEARD
+    while most > FEWEST and total(sizes, most) > BUDGET:
+        most -= 1
+    connection = view.database.connection
+    if not connection.execute("select 1 from duckdb_tables() where table_name = 'likely'").fetchall():
+        pairs = candidates(view, parts, most, total(sizes, most))
+        alike = confirm(pairs, lambda: prints(view, parts, HEARD))
+        columns = {"one": alike.pairs[:, 0], "other": alike.pairs[:, 1], "shared": alike.shared, "bits": alike.bits}
+        connection.register("likely_pairs", pa.table(columns))
+        connection.register("likely_facts", facts(view, parts, np.unique(alike.pairs)))
+        connection.execute(LIKELY)
+        connection.unregister("likely_pairs")
+        connection.unregister("likely_facts")
+    return Heard(clips=clips, words=most)
+
+
+def total(sizes: list[tuple[int, int]], most: int) -> int:
+    """Return how many words there are if no clip has more than `most`."""
+    return sum(min(size, most) * clips for size, clips in sizes)
+
+
+def parts_of(view: View) -> Iterator[Part]:
+    """Yield the splits that are heard, in the order of dataset.json."""
+    sides = {(corpus, split): role for corpus, split, *role in view.database.ask("sides")}
+    first = 0
+    for source in view.dataset.manifest.sources:
+        trained, evaluated, _ = sides.get((source.corpus, source.split), (False, False, False))
+        if not composed(source.corpus, source.split):
+            yield Part(source=source, first=first, trained=trained, evaluated=evaluated)
+            first += source.packed
+
+
+def candidates(view: View, parts: tuple[Part, ...], most: int, count: int) -> Pairs:
+    """Return the pairs of clips, the smaller number first, that have a word in common."""
+    held = [*prints(view, [part for part in parts if part.evaluated], HEARD)]
+    sets = Prints(
+        np.concatenate([np.zeros(0, np.uint64), *(block.words for block in held)]),
+        np.concatenate([np.zeros(0, np.uint32), *(block.clips for block in held)]),
+    )
+    leaks = across(prints(view, [part for part in parts if part.trained], HEARD), sets)
+    blocks = [*prints(view, parts, most)] if count <= HELD else None
+    copies = within(lambda: prints(view, parts, most) if blocks is None else blocks, count)
+    return distinct([np.sort(leaks[leaks[:, 0] != leaks[:, 1]], axis=1), copies])
+
+
+def prints(view: View, parts: Iterable[Part], most: int) -> Iterator[Prints]:
+    """Yield the first `most` words of every clip of `parts`."""
+    for part in parts:
+        for first, table in read(view, part, ["fingerprint"]):
+            column = table["fingerprint"].combine_chunks()
+            column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+            _, offsets, content = column.buffers()
+            ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1] // 8
+            words = np.frombuffer(content or b"", "<u8")[ends[0] : ends[-1]]
+            sizes = np.diff(ends)
+            clips = np.repeat(np.arange(first, first + len(sizes), dtype=np.uint32), sizes)
+            if len(sizes) and sizes.max() > most:
+                mine = np.arange(len(words)) - np.repeat(ends[:-1] - ends[0], sizes) < most
+                words, clips = words[mine], clips[mine]
+            yield Prints(words, clips)
+
+
+def facts(view: View, parts: Iterable[Part], clips: NDArray[np.int64]) -> pa.Table:
+    """Return what the index says of some clips, by their numbers, which ascend."""
+    kinds = [("clip", pa.int64()), *((name, pa.string()) for name in FACTS)]
+    tables = [pa.schema(kinds).empty_table()]
+    for part in parts:
+        if np.searchsorted(clips, part.first) == np.searchsorted(clips, part.first + part.source.packed):
+            continue
+        for first, table in read(view, part, FACTS):
+            low, high = np.searchsorted(clips, [first, first + table.num_rows])
+            if low < high:
+                some = table.take(pa.array(clips[low:high] - first))
+                tables.append(some.add_column(0, "clip", pa.array(clips[low:high])).cast(pa.schema(kinds)))
+    return pa.concat_tables(tables)
+
+
+def read(view: View, part: Part, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
+    """Yield columns of the index of a split, some row groups at a time, with the number of the first clip."""
+    first = part.first
+    for table in rows(view, part.source, columns):
+        yield first, table
+        first += table.num_rows
+
+
+def rows(view: View, source: Source, columns: list[str]) -> Iterator[pa.Table]:
+    """Yield columns of the index of a split, ROWS rows at a time."""
+    place = files.join(view.dataset.url, source.index.path)
+    with open_parquet(place) as parquet:
+        for batch in parquet.iter_batches(ROWS, columns=columns, use_threads=files.is_local(place)):
+            yield pa.table(batch)
