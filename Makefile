@@ -47,6 +47,8 @@ bench: $(READY)  ## build, plan, order and stream beside their limits and their 
 	$(BIN)/python benchmarks/plan.py
 	$(BIN)/python benchmarks/order.py
 	$(BIN)/python benchmarks/stream.py --without litdata grain
+	$(BIN)/python benchmarks/audit.py 2300000
+	$(BIN)/python benchmarks/serve.py
 
 check: $(READY)  ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -7,6 +7,12 @@ from shards.audit.upstream import ORIGINS, SAID, VOICES
 SHORT = 20
 """Characters of a transcript below which it says what anyone may say."""
 
+DOUBLES = """\
+-- the samples whose audio another one has, too: few, and asked for often
+create table doubles as
+select pcm_md5, corpus, split, key, flac_bytes, flac_crc32, all_zero, tasks, answers
+from samples where hash(pcm_md5) in (select hash(pcm_md5) from samples group by hash(pcm_md5) having count(*) > 1);"""
+
 SPOKEN = f"""\
 -- what is said, without case and punctuation, by its hash
 create table places as select distinct corpus, split, hash(corpus, split) as place from samples;

@@ -83,18 +83,21 @@ select task, count(*) as examples, count(*) filter (len(answers) = 0) as unanswe
 from asked group by task order by task""",
     "frequent": """\
 with asked as (select unnest(tasks) as task, unnest(answers) as answers from samples),
-said as (select task, hash(unnest(answers)) as code from asked),
-counted as (select task, code, count(*) as times from said group by task, code),
+said as (select task, hash(task, unnest(answers)) as code from asked),
+counted as (select code, any_value(task) as task, count(*) as times from said group by code),
+-- of each task the twelve with the most, in one number each: how often, then which
+ranked as (
+  select task, count(*) as answers, max(times::hugeint * 18446744073709551616 + code, 12) as most
+  from counted group by task),
+chosen as (select task, answers, unnest(case when answers <= 12 then most else most[1:1] end) as rank from ranked),
 placed as (
-  select *, row_number() over (partition by task order by times desc, code) as place,
-         count(*) over (partition by task) as answers
-  from counted
-  qualify place = 1 or (place <= 12 and answers <= 12)),
+  select answers, (rank // 18446744073709551616)::bigint as times, (rank % 18446744073709551616)::ubigint as code
+  from chosen),
 -- the texts of those few, by a second look
 again as (select key, unnest(tasks) as task, unnest(answers) as answers from samples),
 spoken as (select key, task, unnest(answers) as answer from again)
 select task, min(answer) as answer, any_value(times) as times, any_value(answers) as answers, min(key) as example
-from (select *, hash(answer) as code from spoken) join placed using (task, code)
+from (select *, hash(task, answer) as code from spoken) join placed using (code)
 group by task, code
 order by task, times desc, answer""",
     "transcripts": SQL,

@@ -7,7 +7,7 @@ import msgspec
 from manifests import TASKS
 from shards.audit import heard
 from shards.audit.digits import shown
-from shards.audit.leaks import SHORT, SPOKEN
+from shards.audit.leaks import DOUBLES, SHORT, SPOKEN
 from shards.audit.upstream import ORIGINS, SAID
 from shards.audit.verdicts import Gate, good, warn
 from shards.audit.view import View, ordered
@@ -18,12 +18,6 @@ DESCRIBED = ("audio_caption", "audio_story", "music_caption")
 """Tasks with many right answers: two descriptions of one sound do not contradict each other."""
 OPEN = tuple(sorted(name for name, task in TASKS.items() if any("{}" in prompt for prompt in task.prompts)))
 """Tasks whose prompt holds a question: two answers of one clip may be answers to two of them."""
-
-DOUBLES = """\
--- the samples whose audio another one has, too: few, and asked for often
-create table doubles as
-select pcm_md5, corpus, split, key, flac_bytes, flac_crc32, all_zero, tasks, answers
-from samples where hash(pcm_md5) in (select hash(pcm_md5) from samples group by hash(pcm_md5) having count(*) > 1);"""
 
 QUERIES = {
     "copies": """\

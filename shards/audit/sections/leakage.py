@@ -108,6 +108,8 @@ where mine.trained and theirs.evaluated order by all""",
 
 def look(view: View) -> Leakage:
     """Return what leaks."""
+    view.database.define(leaks.DOUBLES)
+    view.database.define(leaks.SPOKEN)
     sides = view.database.ask("sides")
     held = {(source.corpus, source.split): source.packed for source in view.dataset.manifest.sources}
     asked = {(corpus, split) for corpus, split, _, evaluated, meant in sides if evaluated and meant}
