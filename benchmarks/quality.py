@@ -1,6 +1,6 @@
 """What the quality columns and the fingerprint cost, as a share of decoding the same audio.
 
-In one run and one thread, on the bundled speech: libsndfile and the fast decoder decode every FLAC, and `hear` takes
+In one run and one thread, on the bundled speech: libsndfile and dr_flac decode every FLAC, and `hear` takes
 the samples; then again on clips of ten seconds cut from the same speech, which is what clips last on average, part by
 part. Prints processor seconds per hour of audio and the ratio to libsndfile. The aim is 0.20 s per hour for all that is
 heard, 0.06 of it for the fingerprint. The machine is best left alone meanwhile.
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import soundfile
 
-from shards import fast_flac, quality, sums
+from shards import dr_flac, quality, sums
 from shards.audio import pcm_md5
 from shards.fingerprint import fingerprint
 from shards.flac import flac_info
@@ -59,7 +59,7 @@ def decode(files: Iterable[bytes]) -> list[PCM]:
 
 def decode_fast(files: Iterable[bytes]) -> list[PCM | None]:
     """Decode, as it is done where there is a checksum."""
-    return [fast_flac.decode(data, info.samples) for data in files if (info := flac_info(data))]
+    return [dr_flac.decode(data, info.samples) for data in files if (info := flac_info(data))]
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -18,7 +18,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from manifests import AudioRef, UserError, files
-from shards import containers, fast_flac
+from shards import containers, dr_flac
 from shards.containers import Container
 from shards.endings import ending, ogg_damage
 from shards.flac import RATE, flac_info, flac_length
@@ -186,7 +186,7 @@ def read_flac(data: bytes, name: str, *, crc32: int | None = None, frames: int |
         raise Refused("corrupt", f"{name}: its bytes are not those that were written")
     info = flac_info(data)
     if crc32 is not None and frames is not None and info is not None and info.samples == frames:
-        pcm = fast_flac.decode(data, frames)
+        pcm = dr_flac.decode(data, frames)
         if pcm is not None:
             return pcm
     with open_sound(io.BytesIO(data), name, len(data)) as sound:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests import TASKS, draw
-from shards import fast_flac
+from shards import dr_flac
 from shards.audio import Refused, read_flac
 from shards.flac import RATE
 from shards.plan import Order
@@ -148,7 +148,7 @@ class Assembler:
     def decode(self, held: Held, row: NDArray[np.int16], length: int) -> bool:
         """Decode a sample into the first `length` of a row, zeros behind; False if it is damaged."""
         try:
-            if held.samples == length and fast_flac.decode(held.flac, held.samples, row) is not None:
+            if held.samples == length and dr_flac.decode(held.flac, held.samples, row) is not None:
                 row[length:] = 0
                 return True
             # A clip that is cut, or one that only libsndfile can decode, goes through an array of its own.

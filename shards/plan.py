@@ -277,8 +277,12 @@ class Order:
 
 def cut_batches(seconds: NDArray[np.float64], budget: Budget, tokens: Numbers | None = None) -> list[int]:
     """Cut clips, sorted by length, into batches within `budget`; return where each begins, and the end of the last."""
-    length, cuts, end = seconds.tolist(), [0], len(seconds)
-    text = None if tokens is None else tokens.tolist()
+    cuts, end, text = [0], len(seconds), None if tokens is None else tokens.tolist()
+    if text is None:
+        # As long as as many as are allowed fit, which they do up to some length: all these batches at once.
+        full = np.count_nonzero(seconds[budget.examples - 1 :: budget.examples] * budget.examples <= budget.seconds)
+        cuts = list(range(0, (int(full) + 1) * budget.examples, budget.examples))
+    length = seconds.tolist()
     while cuts[-1] < end:
         first = cuts[-1]
         clips = min(budget.examples, end - first)

@@ -20,7 +20,7 @@ import numpy as np
 
 from manifests import AudioRef, files
 from manifests.clips import Join
-from shards import fast_flac
+from shards import dr_flac
 from shards.audio import PCM, Encoder, Wave, open_sound, pcm_md5, resample, to_pcm, waves
 from shards.fingerprint import fingerprint
 from shards.flac import HEAD, RATE, StreamInfo, conforms, flac_info, read_conforming
@@ -216,7 +216,7 @@ def copied(data: bytes, info: StreamInfo, name: str, *, trusted: bool, measured:
     hold(name, info.rate, info.channels, info.samples)
     heard = UNHEARD
     if not trusted:
-        pcm = fast_flac.decode(data, info.samples)
+        pcm = dr_flac.decode(data, info.samples)
         if pcm is not None and proofs is not None:
             proofs.add(pcm, info.md5)
         elif pcm is None or pcm_md5(pcm) != info.md5:

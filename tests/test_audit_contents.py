@@ -297,7 +297,7 @@ def test_who_leads_pairs_and_who_speaks_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "verdict", "says"),
     [
-        (voices(40, "female", "male"), "PASS", "always saying 'Female' scores 50.0%"),
+        (voices(40, "female", "male"), "PASS", "scores at most 50.0% in any task"),
         (voices(40, "female", "female", "male"), "PASS", "66.7%"),
         (voices(40, *["male"] * 9, "female"), "WARN", "'Male' is 90.0% of the answers of gender_recognition"),
         (voices(40, "male"), "FAIL", "All 40 answers of gender_recognition to train on are 'Male'"),

@@ -92,6 +92,7 @@ def test_copies_are_told_by_bytes_and_by_samples(tmp_path: Path) -> None:
         ((("asr", "Write.", ("a", "b")),), (("asr", "Other.", ("b", "a")),), None),
         ((("asr", "Write.", ("a",)),), (("gender_recognition", "Who?", ("Male",)),), None),
         ((("asr", "Write.", ("a",)),), (("asr", "Write.", ("b",)),), True),
+        ((("asr", "Write.", ("b",)),), (("asr", "Write.", ("a",)),), True),
         ((("audio_caption", "Say.", ("a dog",)),), (("audio_caption", "Say.", ("a bark",)),), False),
         ((("speech_qa", "Where?", ("here",)),), (("speech_qa", "When?", ("now",)),), None),
     ],
@@ -111,6 +112,8 @@ def test_copies_with_other_answers_contradict_each_other(
     assert said.startswith("Recordings that are there twice with different answers: 1") == bool(matters)
     if matters:
         assert "asr wants 'a' and 'b'" in said
+        [[pair]] = [conflict.examples for conflict in found.conflicts]
+        assert pair[0][0] != pair[1][0]
 
 
 def test_what_is_said_again_by_other_audio_is_counted(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from manifests import Clip, UserError, corpus_names, load_corpus
 from shards.audio import to_mp3
-from shards.audit import audit, known
+from shards.audit import audit, known, runs
 from shards.audit.sections import leakage
 from shards.audit.sections.leakage import Leak, Leakage
 from shards.audit.upstream import ORIGINS, SAID, VOICES, composed
@@ -375,6 +377,76 @@ def test_a_planted_leak_is_found_and_nothing_else(tmp_path: Path, case: str) -> 
 def rows_of(folder: Path) -> list[dict[str, object]]:
     dataset = Dataset(folder)
     return [row for s in dataset.manifest.sources for row in dataset.table(s.corpus, s.split).to_pylist()]
+
+
+LONG = "it was in the spring of that year that the old house by the river was sold to a stranger from the north"
+
+
+@pytest.mark.parametrize(("length", "verdict"), [(13, "WARN"), (12, "PASS")])
+def test_thirteen_words_in_a_row_are_a_warning(tmp_path: Path, length: int, verdict: str) -> None:
+    part = " ".join(LONG.split()[2 : 2 + length])
+    planted = [
+        Twin(corpus="librispeech", split="test-clean", name="a", text=LONG.upper()),
+        Twin(corpus="librispeech", split="train-clean-100", name="b", text=f"as they say, {part.title()}; and so on."),
+        # A whole transcript that is shared is told as such, once.
+        Twin(corpus="librispeech", split="test-clean", name="c", text=f"again and again {LONG[:80]}"),
+        Twin(corpus="covost2", split="train", name="d", text=f"again and again {LONG[:80]}"),
+    ]
+    found = look(tmp_path, clean() + planted)
+    kinds = {leak.kind: leak for leak in found.leaks}
+    assert kinds["text"].corpus == "covost2"
+    assert verdict_of(found)[0] == "WARN"
+    assert ("words" in kinds) == (verdict == "WARN")
+    if verdict == "WARN":
+        leak = kinds["words"]
+        assert (leak.corpus, leak.set_split, leak.samples, leak.set_samples, leak.shared) == (
+            ("librispeech", "test-clean", 1, 2 if part in LONG[:80] else 1, 1)
+        )
+        assert leak.examples[0][2] == part
+        assert leak.weight == "look"
+
+
+VOCABULARY = st.sampled_from(["a", "b", "an", "antidisestablishment", "antidisestablishments", "\u4f60\u597d", "z9"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(VOCABULARY, max_size=30), max_size=8), st.integers(0, 3))
+def test_runs_are_thirteen_words_of_one_text(texts: list[list[str]], first: int) -> None:
+    said = pa.array(["", "x y"] + [" " * (len(words) % 2) + "  ".join(words) for words in texts], pa.string())
+    made = runs.runs_of(said.slice(first))
+    expected = [
+        (row, tuple(text.split()[place : place + 13]))
+        for row, text in enumerate(said.slice(first).to_pylist())
+        for place in range(len(text.split()) - 12)
+    ]
+    assert made.rows.tolist() == [row for row, _ in expected]
+    content = said.buffers()[2].to_pybytes() if said.buffers()[2] else b""
+    spans = zip(made.begins.tolist(), made.ends.tolist(), strict=True)
+    assert [tuple(content[begin:end].decode().split()) for begin, end in spans] == [run for _, run in expected]
+    # One hash a run, and one run a hash; the same for whole texts.
+    assert len(set(zip(made.hashes.tolist(), (run for _, run in expected), strict=True))) == len(
+        {run for _, run in expected}
+    )
+    assert len(set(made.hashes.tolist())) == len({run for _, run in expected})
+    whole = [tuple(text.split()) for text in said.slice(first).to_pylist()]
+    assert len(set(made.whole.tolist())) == len(set(whole)) == len(set(zip(made.whole.tolist(), whole, strict=True)))
+
+
+def test_words_are_those_of_the_sql() -> None:
+    said = [
+        "MISTER QUILTER",
+        "O'CLOCK <COMMA> SAID",
+        "Don\u2019t!",
+        "Ma\u00dfe \u00c4",
+        "a - b",
+        "<b> x",
+        "\u4f60\u597d\u3002",
+        "",
+    ]
+    connection = duckdb.connect()
+    connection.register("texts", pa.table({"text": said}))
+    expected = [row[0] for row in connection.execute(f"select {SAID} from texts").fetchall()]
+    assert [text.strip() for text in runs.words_of(pa.array(said)).to_pylist()] == expected
 
 
 def test_the_very_same_audio_under_another_name_fails(tmp_path: Path) -> None:

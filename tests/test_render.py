@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests import AudioRef, files
-from shards import dr_flac, fast_flac, render
+from shards import dr_flac, render
 from shards.audio import encode, open_sound, pcm_md5, read_flac
 from shards.fingerprint import fingerprint
 from shards.flac import flac_info
@@ -62,7 +62,7 @@ def test_a_trusted_copy_decodes_nothing(folder: Path, monkeypatch: pytest.Monkey
 
     for name in ("measure", "fingerprint", "open_sound", "Encoder"):
         monkeypatch.setattr(render, name, no)
-    monkeypatch.setattr(fast_flac, "decode", no)
+    monkeypatch.setattr(dr_flac, "decode", no)
     of = store(str(folder), (AudioRef(path="flac"),), trusted=True)
     assert of.quality == UNKNOWN
     assert plain.fingerprint and not of.fingerprint
@@ -110,25 +110,12 @@ def test_a_mistaken_fast_decoder_refuses_no_good_file(folder: Path, monkeypatch:
     right = store(str(folder), (AudioRef(path="flac"),))
     data = (folder / "flac").read_bytes()
     for wrong in (None, np.zeros(flac_info(data).samples, np.int16)):
-        monkeypatch.setattr(fast_flac, "decode", lambda *_, wrong=wrong: wrong)
+        monkeypatch.setattr(dr_flac, "decode", lambda *_, wrong=wrong: wrong)
         assert same(store(str(folder), (AudioRef(path="flac"),)), right)
-    for way in WAYS:
-        monkeypatch.undo()
-        decode_by(way, monkeypatch)
-        assert (dr_flac.version() == "") == (way == "neither")
-        assert same(store(str(folder), (AudioRef(path="flac"),)), right)
-
-
-WAYS = ("compiled", "dr_flac", "neither")
-
-
-def decode_by(way: str, patch: pytest.MonkeyPatch) -> None:
-    """Take for the fast decoder ours, the library that stands in where it was not compiled, or none."""
-    assert fast_flac.fill, "shards/_flac.c was not built: run 'make setup'"
-    if way != "compiled":
-        patch.setattr(fast_flac, "fill", None)
-    if way == "neither":
-        patch.setattr(dr_flac, "miniaudio", None)
+    monkeypatch.undo()
+    monkeypatch.setattr(dr_flac, "miniaudio", None)
+    assert dr_flac.version() == ""
+    assert same(store(str(folder), (AudioRef(path="flac"),)), right)
 
 
 def test_damage_is_named_as_libsndfile_names_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,13 +125,13 @@ def test_damage_is_named_as_libsndfile_names_it(folder: Path, tmp_path: Path, mo
         hurt[chance.randrange(9000, len(flac))] ^= 1 << chance.randrange(8)
         (tmp_path / "hurt").write_bytes(hurt if number % 2 else flac[: chance.randrange(100, len(flac))])
         reasons = []
-        for way in WAYS:
-            decode_by(way, monkeypatch)
+        for library in (dr_flac.miniaudio, None):
+            monkeypatch.setattr(dr_flac, "miniaudio", library)
             with pytest.raises(Refused) as refused:
                 store(str(tmp_path), (AudioRef(path="hurt"),))
             reasons.append((refused.value.reason, refused.value.detail))
             monkeypatch.undo()
-        assert reasons[0] == reasons[1] == reasons[2]
+        assert reasons[0] == reasons[1]
         seen.add(reasons[0][0])
     assert seen == {"truncated", "corrupt"} or seen == {"truncated", "corrupt", "md5_mismatch"}
 
@@ -170,36 +157,30 @@ def test_neither_a_folder_nor_a_pipe_is_waited_for(tmp_path: Path) -> None:
 # -- the fast decoder
 
 
-@pytest.mark.parametrize("way", WAYS[:2])
-def test_it_decodes_all_speech_as_libsndfile_does(corpora: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode_by(way, monkeypatch)
+def test_it_decodes_all_speech_as_libsndfile_does(corpora: Path) -> None:
     paths = [path for path in sorted((corpora / "librispeech").rglob("*.flac")) if path.stat().st_size > 42]
     right = 0
     for path in paths:
         data = path.read_bytes()
-        pcm = fast_flac.decode(data, flac_info(data).samples)
+        pcm = dr_flac.decode(data, flac_info(data).samples)
         right += pcm is not None and pcm_md5(pcm) == flac_info(data).md5
     assert right >= len(paths) - 1 > 60, "all but the one that the miniature holds broken"
 
 
-@pytest.mark.parametrize("way", WAYS[:2])
-def test_it_decodes_into_a_buffer_and_nowhere_else(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode_by(way, monkeypatch)
+def test_it_decodes_into_a_buffer_and_nowhere_else() -> None:
     pcm = np.arange(-3000, 3000, dtype=np.int16)
     data, out = encode(pcm), np.full(7000, 77, np.int16)
-    assert np.shares_memory(fast_flac.decode(data, 6000, out), out)
+    assert np.shares_memory(dr_flac.decode(data, 6000, out), out)
     assert np.array_equal(out[:6000], pcm)
     assert (out[6000:] == 77).all()
-    assert np.array_equal(fast_flac.decode(data, 10), pcm[:10])
-    assert fast_flac.decode(data, 6001) is None
+    assert np.array_equal(dr_flac.decode(data, 10), pcm[:10])
+    assert dr_flac.decode(data, 6001) is None
     for wrong in (out[:5999], out[::2], out.astype(np.int32)):
         with pytest.raises(ValueError, match="buffer"):
-            fast_flac.decode(data, 6000, wrong)
+            dr_flac.decode(data, 6000, wrong)
 
 
-@pytest.mark.parametrize("way", WAYS[:2])
-def test_it_leaves_alone_what_is_not_ours(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode_by(way, monkeypatch)
+def test_it_leaves_alone_what_is_not_ours() -> None:
     stereo = np.zeros((1000, 2), np.int16)
     for data in (
         by_libsndfile(stereo, RATE, "FLAC"),
@@ -208,10 +189,10 @@ def test_it_leaves_alone_what_is_not_ours(way: str, monkeypatch: pytest.MonkeyPa
         b"fLaC" + bytes(100),
         by_libsndfile(stereo, RATE, "WAV"),
     ):
-        assert fast_flac.decode(data, 1000) is None
+        assert dr_flac.decode(data, 1000) is None
     whole = encode(stereo[:, 0])
-    assert fast_flac.decode(whole, 0) is None
-    assert fast_flac.decode(whole, fast_flac.MAX_SAMPLES + 1) is None
+    assert dr_flac.decode(whole, 0) is None
+    assert dr_flac.decode(whole, dr_flac.MAX_SAMPLES + 1) is None
 
 
 def test_a_stored_clip_is_read_by_its_checksum_or_by_its_frames(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,8 +201,8 @@ def test_a_stored_clip_is_read_by_its_checksum_or_by_its_frames(monkeypatch: pyt
     pcm = np.random.default_rng(0).integers(-900, 900, 20_000).astype(np.int16)
     data = encode(pcm)
     crc = zlib.crc32(data)
-    for way in WAYS:
-        decode_by(way, monkeypatch)
+    for library in (dr_flac.miniaudio, None):
+        monkeypatch.setattr(dr_flac, "miniaudio", library)
         assert np.array_equal(read_flac(data, "a", crc32=crc, frames=len(pcm)), pcm)
         assert np.array_equal(read_flac(data, "a"), pcm)
         hurt = data[:9000] + bytes([data[9000] ^ 4]) + data[9001:]

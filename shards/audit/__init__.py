@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -21,6 +23,8 @@ from shards.index import Dataset
 
 __all__ = ["Report", "audit", "write", "write_folder"]
 
+TOGETHER = 5_000_000
+"""Of more samples, sections are made one after the other: what two of them hold at a time would be too much."""
 LONGEST = 30.0
 """Seconds of a clip that are dealt at most: what Whisper takes."""
 
@@ -69,7 +73,7 @@ def audit(
         against=against,
     )
     view = View(dataset=dataset, recipe=recipe, stages=named, settings=settings, database=database, other=other)
-    found = {name: room.look(view) for name, room in ROOMS.items()}
+    found = look(view)
     judged = tuple(gate for name, room in ROOMS.items() if hasattr(room, "gates") for gate in room.gates(found[name]))
     if lists is not None:
         write_pairs(database, lists)
@@ -88,6 +92,17 @@ def audit(
         sql={**queries, "views": database.views},
         **found,
     )
+
+
+def look(view: View) -> dict[str, Any]:
+    """Return what every section finds."""
+    if sum(source.packed for source in view.dataset.manifest.sources) > TOGETHER:
+        return {name: room.look(view) for name, room in ROOMS.items()}
+    # The dry run of the mixture needs a core and no table: it goes on while the others ask DuckDB.
+    with ThreadPoolExecutor(1) as pool:
+        mixture = pool.submit(ROOMS["mixture"].look, view)
+        found = {name: room.look(view) for name, room in ROOMS.items() if name != "mixture"}
+        return found | {"mixture": mixture.result()}
 
 
 def write(report: Report, html_path: str | Path, json_path: str | Path) -> None:

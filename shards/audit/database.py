@@ -90,7 +90,9 @@ class Database:
         self.connection.execute(f"create view refusals as {' union all '.join(selects)}")
 
     def define(self, sql: str) -> None:
-        """Make further tables, and tell how."""
+        """Make further tables, unless they are there, and tell how."""
+        if sql in self.views:
+            return
         self.views += f"\n{sql}"
         self.connection.execute(sql)
 

@@ -108,9 +108,22 @@ def candidates(view: View, parts: tuple[Part, ...], most: int, count: int) -> Pa
         np.concatenate([np.zeros(0, np.uint64), *(block.words for block in held)]),
         np.concatenate([np.zeros(0, np.uint32), *(block.clips for block in held)]),
     )
-    leaks = across(prints(view, [part for part in parts if part.trained], HEARD), sets)
-    blocks = [*prints(view, parts, most)] if count <= HELD else None
-    copies = within(lambda: prints(view, parts, most) if blocks is None else blocks, count)
+    kept: list[Prints] = []
+
+    def passing() -> Iterator[Prints]:
+        # Read once for both: what is not too much is kept for the second.
+        for part in parts:
+            for block in prints(view, [part], HEARD):
+                if count <= HELD:
+                    kept.append(cut(block, most))
+                if part.trained:
+                    yield block
+
+    blocks = passing()
+    leaks = across(blocks, sets)
+    for _ in blocks:
+        pass  # where there is nothing to look for, nothing was read
+    copies = within(lambda: kept if count <= HELD else prints(view, parts, most), count)
     return distinct([np.sort(leaks[leaks[:, 0] != leaks[:, 1]], axis=1), copies])
 
 
@@ -125,10 +138,17 @@ def prints(view: View, parts: Iterable[Part], most: int) -> Iterator[Prints]:
             words = np.frombuffer(content or b"", "<u8")[ends[0] : ends[-1]]
             sizes = np.diff(ends)
             clips = np.repeat(np.arange(first, first + len(sizes), dtype=np.uint32), sizes)
-            if len(sizes) and sizes.max() > most:
-                mine = np.arange(len(words)) - np.repeat(ends[:-1] - ends[0], sizes) < most
-                words, clips = words[mine], clips[mine]
-            yield Prints(words, clips)
+            yield cut(Prints(words, clips), most)
+
+
+def cut(block: Prints, most: int) -> Prints:
+    """Return the first `most` words of every clip."""
+    begins = np.flatnonzero(np.diff(block.clips, prepend=block.clips[:1] + 1))
+    sizes = np.diff(begins, append=len(block.clips))
+    if not len(sizes) or sizes.max() <= most:
+        return block
+    mine = np.arange(len(block.words)) - np.repeat(begins, sizes) < most
+    return Prints(block.words[mine], block.clips[mine])
 
 
 def facts(view: View, parts: Iterable[Part], clips: NDArray[np.int64]) -> pa.Table:

@@ -7,7 +7,7 @@ import msgspec
 from manifests import TASKS
 from shards.audit import heard
 from shards.audit.digits import shown
-from shards.audit.leaks import DOUBLES, SHORT, SPOKEN
+from shards.audit.leaks import DOUBLES, SPOKEN
 from shards.audit.upstream import ORIGINS, SAID
 from shards.audit.verdicts import Gate, good, warn
 from shards.audit.view import View, ordered
@@ -160,31 +160,6 @@ where {one_way}
   and not coalesce(mine.trained and theirs.evaluated or theirs.trained and mine.evaluated, false)
 group by corpus, split, other_corpus, other_split order by corpus, split, other_corpus, other_split"""
 ONE_WAY = "(corpus, split, key) < (other_corpus, other_split, other_key)"
-LISTED = {
-    "audio": """\
-with same as (
-  select pcm_md5, corpus, split, key, min((corpus, split, key)) over (partition by pcm_md5) as one
-  from samples semi join (select pcm_md5 from samples group by pcm_md5 having count(*) > 1) using (pcm_md5))
-select 'audio' as kind, one[3] as key, one[1] || ':' || one[2] as held_in, key as other_key,
-       corpus || ':' || split as other_held_in, pcm_md5 as what
-from same where (corpus, split, key) <> one order by all""",
-    "text": f"""\
-with said as (
-  select corpus, split, key, text, pcm_md5, hash({SAID}) as said from samples where len(text) >= {SHORT}),
-same as (
-  select *, min((split, key, pcm_md5)) over (partition by corpus, said) as one
-  from said semi join (
-    select corpus, said from said group by corpus, said having min(pcm_md5) <> max(pcm_md5)) using (corpus, said))
-select 'text' as kind, one[2] as key, corpus || ':' || one[1] as held_in, key as other_key,
-       corpus || ':' || split as other_held_in, text as what
-from same where pcm_md5 <> one[3] order by all""",
-    "sound": f"""\
-select 'sound' as kind, key, corpus || ':' || split as held_in, other_key,
-       other_corpus || ':' || other_split as other_held_in,
-       shared || ' words shared, the closest differ in ' || bits || ' bits of 64' as what
-from likely where {ONE_WAY} order by all""",
-}
-"""Every pair, each sample beside the first that is the same, for the list beside the page."""
 
 
 def look(view: View) -> Duplicates:

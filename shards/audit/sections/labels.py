@@ -171,10 +171,9 @@ def judged(found: Balance) -> Gate:
         return warn("labels", f"{said}: to know the voice is enough; draw pairs of both kinds for every speaker.")
     if not trained:
         return good("labels", "No task of labels is trained on.")
-    row = max(trained, key=lambda row: row.majority)
+    most = percent(max(row.majority for row in trained))
     return good(
-        "labels",
-        f"The most uneven is {row.task}: always saying {row.classes[0].answer!r} scores {percent(row.majority)}.",
+        "labels", f"Always saying the most frequent label scores at most {most} in any task that is trained on."
     )
 
 

@@ -114,6 +114,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     """The script that the task or the language asks for, empty if neither says."""
     fits: bool
     key: str
+    """A sample of them, if they are odd."""
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,7 +164,7 @@ def look(view: View) -> Languages:
                 share=share(count, answers[task, corpus]),
                 expected=expected(task, language, asked, script),
                 fits=fits(expected(task, language, asked, script), script),
-                key=shown(key),
+                key=shown(key) if odd(expected(task, language, asked, script), script, form) else "",
             )
             for task, corpus, language, asked, script, form, count, key in sorted(rows, key=lambda row: order[row[0]])
         ),
@@ -176,7 +177,7 @@ def look(view: View) -> Languages:
                 share=share(count, texts[corpus]),
                 expected=written_in(language),
                 fits=fits(written_in(language), script),
-                key=shown(key),
+                key=shown(key) if odd(written_in(language), script) else "",
             )
             for corpus, language, script, count, key in found
         ),
@@ -202,6 +203,11 @@ def expected(task: str, language: str, asked: str, script: str) -> str:
 def fits(wanted: str, script: str) -> bool:
     """Whether a script is as wanted; figures alone fit anywhere, and so does what nothing is known of."""
     return not wanted or not script or script == wanted or (wanted == "Kana" and script == "Han")
+
+
+def odd(wanted: str, script: str, form: str = "") -> bool:
+    """Whether one would like to see an example."""
+    return (wanted != "" and script != wanted) or form in ("traditional", "both")
 
 
 def gates(found: Languages) -> tuple[Gate, ...]:

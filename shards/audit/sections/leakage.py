@@ -92,18 +92,6 @@ RUNS = """\
 select corpus, split, set_corpus, set_split, count(distinct key), max(tainted), count(distinct name),
        min([key, set_key, name], 3)
 from runs group by corpus, split, set_corpus, set_split order by corpus, split, set_corpus, set_split"""
-LISTED = {
-    **leaks.LISTED,
-    "words": leaks.PAIRS.format(kind="words").replace("from hits", "from runs"),
-    "sound": """\
-select 'sound' as kind, key as trained, corpus || ':' || split as trained_in, other_key as evaluated,
-       other_corpus || ':' || other_split as evaluated_in,
-       shared || ' words shared, the closest differ in ' || bits || ' bits of 64' as what
-from likely join sides as mine using (corpus, split)
-join sides as theirs on theirs.corpus = other_corpus and theirs.split = other_split
-where mine.trained and theirs.evaluated order by all""",
-}
-"""Every single leak, for the list beside the page."""
 
 
 def look(view: View) -> Leakage:
@@ -143,7 +131,7 @@ def look(view: View) -> Leakage:
             shared=row[6],
             weight="look",
             examples=tuple(
-                (shown(one), shown(other), f"{-words} words, the closest differ in {bits} bits of 64")
+                (shown(one), shown(other), f"words shared: {-words}, bits apart: {bits} of 64")
                 for bits, words, one, other in row[7]
             ),
         )

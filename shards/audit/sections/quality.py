@@ -28,7 +28,7 @@ NOISE = tuple(range(-20, 61, 5))
 """Edges of the histograms, LUFS and dB; what lies outside is in the first or the last bin."""
 MOST_CORPORA, OTHERS = len(plots.COLOURS), "others"
 """So many corpora have a colour of their own in a histogram."""
-FEW, HARD, ENOUGH = 0.05, 0.5, 5
+FEW, HARD, ENOUGH = 0.02, 0.5, 5
 """Shares of a split with a fault that warn, and that fail if it is one of DEADLY; so many clips at least to fail."""
 
 FAULTS = {
