@@ -118,7 +118,7 @@ class Growing:
             held = self.arrays[place]
             kind = np.promote_types(held.dtype, part.dtype)
             if end > len(held) or kind != held.dtype:
-                self.arrays[place] = np.empty(max(2 * end, 1 << 16), kind)
+                self.arrays[place] = np.empty(max(end + end // 4, 1 << 16), kind)
                 self.arrays[place][: self.size] = held[: self.size]
             self.arrays[place][self.size : end] = part
         self.size = end

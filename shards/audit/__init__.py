@@ -113,8 +113,9 @@ def write(report: Report, html_path: str | Path, json_path: str | Path) -> None:
 
 
 def write_folder(report: Report, folder: str | Path) -> list[Path]:
-    """Write audit.html and report.json into `folder`, and return what was written."""
+    """Write audit.html and report.json into `folder`, and return what is there, the lists of pairs as well."""
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     write(report, place / "audit.html", place / "report.json")
-    return [place / "audit.html", place / "report.json"]
+    names = ("audit.html", "report.json", "duplicates.csv", "leaks.csv")
+    return [place / name for name in names if (place / name).exists()]

@@ -48,6 +48,7 @@ def show(
         world_size=world_size,
         against=against,
         other=Dataset(other) if other else None,
+        lists=out,
     )
     written = write_folder(report, out)
     for gate in report.gates:

@@ -171,12 +171,16 @@ def of_kind(found: Licences, kind: str) -> list[Licence]:
     return [row for row in found.rows if row.kind == kind]
 
 
+def kind_of(name: str) -> tuple[str, str]:
+    """Return colour and meaning of what terms allow."""
+    return KINDS.get(name, (UNKNOWN, name))
+
+
 def hours_bar(found: Licences) -> Markup:
     """Return the hours of each kind as one bar."""
-    parts = [
-        (one.hours, KINDS[one.kind][0], f"{KINDS[one.kind][1]}: {duration(3600 * one.hours)}") for one in found.kinds
-    ]
+    named = [(one.hours, *kind_of(one.kind)) for one in found.kinds]
+    parts = [(hours, fill, f"{said}: {duration(3600 * hours)}") for hours, fill, said in named]
     return Markup(plots.bar(parts, f"hours by what may be done: {'; '.join(part[2] for part in parts)}"))
 
 
-DRAWN = {"licence_bar": hours_bar, "licence_kinds": KINDS}
+DRAWN = {"licence_bar": hours_bar, "licence_kind": kind_of}
