@@ -22,7 +22,7 @@ setup: $(READY)  ## make .venv with every library pinned in constraints.txt
 # torch goes first and alone: a later requirement then finds it satisfied and fetches no other build.
 # torchaudio's wheels are built against CUDA; beside a CPU torch their shared libraries cannot load, and without them
 # torchaudio falls back to its pure Python parts, which are all we use.
-$(READY): pyproject.toml constraints.txt shards/_weave.c shards/_sums.c shards/_spectra.c shards/_md5.c
+$(READY): pyproject.toml constraints.txt shards/_weave.c shards/_sums.c shards/_spectra.c shards/_md5.c shards/_alike.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "salmonn needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11"; exit 2; }
 	@echo "Setting up $(VENV) (about two minutes, once)"

@@ -140,7 +140,7 @@ def assess(place: Path) -> None:
     from salmonn.evaluation.request import Request
 
     # A walk of more steps has another model to ask.
-    request = Request(beams=1, max_new_tokens=100)
+    request = Request(beams=1, max_new_tokens=48)
     evaluate(str(place / "run"), request, Where(anew=True), html=str(place / "scores.html"))
     console.print(
         "  These scores are bad, and honestly so: random weights, four minutes of speech and a minute of training\n"

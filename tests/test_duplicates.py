@@ -358,7 +358,7 @@ def test_words_are_read_by_the_numbers_of_their_clips(
     table = heard.facts(view, parts, np.arange(10))
     for most in (1, 3, 99):
         said: dict[int, list[int]] = {}
-        for block in heard.prints(view, parts, most):
+        for block in heard.Memory(view, 0).prints(parts, most):
             for word, clip in zip(block.words.tolist(), block.clips.tolist(), strict=True):
                 said.setdefault(clip, []).append(word)
         for row in table.to_pylist():

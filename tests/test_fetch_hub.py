@@ -227,6 +227,7 @@ def test_musiccaps_is_a_table_of_the_hub_and_copies_of_ones_own(salmonn: Site, h
     secret(salmonn, root)
 
 
+@pytest.mark.slow
 def test_iemocap_is_adopted(salmonn: Site, corpora: Path) -> None:
     root, copy = salmonn.root / "data", salmonn.root / "a copy"
     shutil.copytree(corpora / "iemocap", copy)

@@ -65,6 +65,7 @@ def same_as_fresh(world: World, **options: object) -> None:
     shutil.rmtree(world.folder / "fresh")
 
 
+@pytest.mark.slow
 def test_a_clip_changed_added_and_removed(world: World) -> None:
     all_shards = sum(len(source.shards) for source in Dataset(world.folder / "mine").manifest.sources)
     one, two, three, *_ = world.speech()

@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 
 from manifests import files
 from manifests.tables import open_parquet
-from shards.audit.likeness import Pairs, Prints, across, confirm, distinct, within
+from shards.audit.likeness import Pairs, Prints, across, confirm, distinct, ranges, within
 from shards.audit.upstream import ORIGINS, composed
 from shards.audit.view import View
+from shards.fingerprint import Words
 from shards.index import Source
 
 HEARD = 24
 """Words of a clip that are looked at: those of the 30 s that are dealt."""
 BUDGET, FEWEST = 4_000_000, 2
 """Words that are held against each other. Where there are more, it is the first of each clip, so many at least."""
-HELD = 10_000_000
-"""Words kept in memory, in 120 MB, when they are asked for several times; more are read anew each time."""
-ROWS = 1 << 15
+HELD = 40_000_000
+"""Words kept in memory, in 320 MB, for they are asked for several times; more are read anew each time."""
+ROWS = 1 << 13
 """Rows of the index that are read at a time."""
 
 QUERIES = {
@@ -74,8 +75,11 @@ def hear(view: View) -> Heard:
         most -= 1
     connection = view.database.connection
     if not connection.execute("select 1 from duckdb_tables() where table_name = 'likely'").fetchall():
-        pairs = candidates(view, parts, most, total(sizes, most))
-        alike = confirm(pairs, lambda: prints(view, parts, HEARD))
+        kept = next((words for words in (HEARD, most) if total(sizes, words) <= HELD), 0)
+        memory = Memory(view, kept)
+        pairs = candidates(memory, parts, most, total(sizes, most))
+        alike = confirm(pairs, lambda: memory.prints(parts, HEARD))
+        del memory
         columns = {"one": alike.pairs[:, 0], "other": alike.pairs[:, 1], "shared": alike.shared, "bits": alike.bits}
         connection.register("likely_pairs", pa.table(columns))
         connection.register("likely_facts", facts(view, parts, np.unique(alike.pairs)))
@@ -101,54 +105,81 @@ def parts_of(view: View) -> Iterator[Part]:
             first += source.packed
 
 
-def candidates(view: View, parts: tuple[Part, ...], most: int, count: int) -> Pairs:
+class Block(msgspec.Struct, frozen=True):
+    """The words of clips that follow each other, the first of which has the number `first`."""
+
+    first: int
+    words: Words
+    sizes: NDArray[np.int32] | NDArray[np.uint8]
+    """How many are of each clip."""
+
+    def cut(self, most: int) -> Block:
+        """Return the first `most` words of every clip."""
+        if self.sizes.max(initial=0) <= most:
+            return self
+        begins, sizes = np.cumsum(self.sizes, dtype=np.int64) - self.sizes, np.minimum(self.sizes, most)
+        return Block(self.first, self.words[ranges(begins, sizes)], sizes)
+
+    def prints(self) -> Prints:
+        """Return the words, with the number of its clip beside each."""
+        clips = np.arange(self.first, self.first + len(self.sizes), dtype=np.uint32)
+        return Prints(self.words, np.repeat(clips, self.sizes))
+
+    def copy(self) -> Block:
+        """Return what holds no more memory than it needs, of at most 255 words a clip."""
+        return Block(self.first, self.words.copy(), self.sizes.astype(np.uint8))
+
+
+class Memory:
+    """The words of clips: read from the index, of each split once if no more than `kept` words of a clip are asked."""
+
+    def __init__(self, view: View, kept: int) -> None:
+        self.view, self.kept = view, kept
+        self.blocks: dict[tuple[str, str], list[Block]] = {}
+
+    def prints(self, parts: Iterable[Part], most: int) -> Iterator[Prints]:
+        """Yield the first `most` words of every clip of `parts`."""
+        for part in parts:
+            name = part.source.corpus, part.source.split
+            if most <= self.kept and name in self.blocks:
+                yield from (block.cut(most).prints() for block in self.blocks[name])
+                continue
+            blocks = []
+            for block in read_blocks(self.view, part):
+                if self.kept and name not in self.blocks:
+                    blocks.append(block.cut(self.kept).copy())
+                yield block.cut(most).prints()
+            if self.kept:
+                self.blocks.setdefault(name, blocks)
+
+
+def candidates(memory: Memory, parts: tuple[Part, ...], most: int, count: int) -> Pairs:
     """Return the pairs of clips, the smaller number first, that have a word in common."""
-    held = [*prints(view, [part for part in parts if part.evaluated], HEARD)]
+    held = [*memory.prints([part for part in parts if part.evaluated], HEARD)]
     sets = Prints(
         np.concatenate([np.zeros(0, np.uint64), *(block.words for block in held)]),
         np.concatenate([np.zeros(0, np.uint32), *(block.clips for block in held)]),
     )
-    kept: list[Prints] = []
-
-    def passing() -> Iterator[Prints]:
-        # Read once for both: what is not too much is kept for the second.
-        for part in parts:
-            for block in prints(view, [part], HEARD):
-                if count <= HELD:
-                    kept.append(cut(block, most))
-                if part.trained:
-                    yield block
-
-    blocks = passing()
-    leaks = across(blocks, sets)
-    for _ in blocks:
-        pass  # where there is nothing to look for, nothing was read
-    copies = within(lambda: kept if count <= HELD else prints(view, parts, most), count)
+    del held
+    leaks = across(memory.prints([part for part in parts if part.trained], HEARD), sets)
+    if count <= BUDGET:
+        few = [*memory.prints(parts, most)]
+        copies = within(lambda: few, count)
+    else:
+        for _ in memory.prints(parts if memory.kept else (), most):
+            pass  # what was not read so far: within() has threads, which would all do so
+        copies = within(lambda: memory.prints(parts, most), count)
     return distinct([np.sort(leaks[leaks[:, 0] != leaks[:, 1]], axis=1), copies])
 
 
-def prints(view: View, parts: Iterable[Part], most: int) -> Iterator[Prints]:
-    """Yield the first `most` words of every clip of `parts`."""
-    for part in parts:
-        for first, table in read(view, part, ["fingerprint"]):
-            column = table["fingerprint"].combine_chunks()
-            column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-            _, offsets, content = column.buffers()
-            ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1] // 8
-            words = np.frombuffer(content or b"", "<u8")[ends[0] : ends[-1]]
-            sizes = np.diff(ends)
-            clips = np.repeat(np.arange(first, first + len(sizes), dtype=np.uint32), sizes)
-            yield cut(Prints(words, clips), most)
-
-
-def cut(block: Prints, most: int) -> Prints:
-    """Return the first `most` words of every clip."""
-    begins = np.flatnonzero(np.diff(block.clips, prepend=block.clips[:1] + 1))
-    sizes = np.diff(begins, append=len(block.clips))
-    if not len(sizes) or sizes.max() <= most:
-        return block
-    mine = np.arange(len(block.words)) - np.repeat(begins, sizes) < most
-    return Prints(block.words[mine], block.clips[mine])
+def read_blocks(view: View, part: Part) -> Iterator[Block]:
+    """Yield the words of a split as the index has them."""
+    for first, table in read(view, part, ["fingerprint"]):
+        column = table["fingerprint"].combine_chunks()
+        column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+        _, offsets, content = column.buffers()
+        ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1] // 8
+        yield Block(first, np.frombuffer(content or b"", "<u8")[ends[0] : ends[-1]], np.diff(ends))
 
 
 def facts(view: View, parts: Iterable[Part], clips: NDArray[np.int64]) -> pa.Table:

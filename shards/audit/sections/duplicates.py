@@ -8,11 +8,13 @@ from manifests import TASKS
 from shards.audit import heard
 from shards.audit.digits import shown
 from shards.audit.leaks import DOUBLES, SPOKEN
-from shards.audit.upstream import ORIGINS, SAID
+from shards.audit.upstream import ORIGINS, SAID, SCRIPTED
 from shards.audit.verdicts import Gate, good, warn
 from shards.audit.view import View, ordered
 
 GATES = ("duplicates",)
+OFTEN = 0.01
+"""Share of transcripts that come again in a corpus in which nobody reads what another reads."""
 
 DESCRIBED = ("audio_caption", "audio_story", "music_caption")
 """Tasks with many right answers: two descriptions of one sound do not contradict each other."""
@@ -279,5 +281,12 @@ def twice(found: Duplicates) -> Gate:
             "duplicates",
             f"No two samples have the same audio, but pairs that sound alike: {found.likely_pairs:,}. Listen to some, "
             f"for example {pair[0]} and {pair[1]}.",
+        )
+    said_twice = [row for row in found.texts if row.corpus not in SCRIPTED and row.repeated > OFTEN * row.texts]
+    if said_twice:
+        row = max(said_twice, key=lambda row: row.repeated / row.texts)
+        told = f"{row.repeated:,} of {row.texts:,} transcripts of {row.corpus} are those of another recording, too"
+        return warn(
+            "duplicates", f"{told}, for example {' and '.join(row.keys)}: the same read twice, or one text misplaced?"
         )
     return good("duplicates", "No two samples have the same audio, sample for sample, and none sound alike.")
