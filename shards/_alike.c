@@ -5,8 +5,10 @@
 #include <Python.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define STEP 256
+#define DIGIT 8
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define EVERY_MACHINE __attribute__((target_clones("arch=icelake-server", "popcnt", "default")))
@@ -75,7 +77,8 @@ static enum made hold_near(const uint64_t *words, const uint32_t *clips, Py_ssiz
     return WHOLE;
 }
 
-/* near(words, clips, reach, limit) -> pairs of different clips whose words are at most `reach` places apart and alike */
+/* near(words, clips, reach, limit) -> pairs of different clips whose words lie at most `reach` places apart and are
+   alike */
 static PyObject *near(PyObject *self, PyObject *args)
 {
     Py_buffer words, clips;
@@ -162,7 +165,8 @@ static PyObject *look(PyObject *self, PyObject *args)
     Pairs pairs = {NULL, 0, 0};
     int fits = table.width >= 3 && table.width <= 30 && table.shift >= 0 && table.shift <= 64 - table.width &&
                words.len == count * (Py_ssize_t)sizeof(uint64_t) && held.len == size * (Py_ssize_t)sizeof(uint64_t) &&
-               clips.len == count * (Py_ssize_t)sizeof(uint32_t) && held_clips.len == size * (Py_ssize_t)sizeof(uint32_t) &&
+               clips.len == count * (Py_ssize_t)sizeof(uint32_t) &&
+               held_clips.len == size * (Py_ssize_t)sizeof(uint32_t) &&
                ends.len == (((Py_ssize_t)1 << table.width) + 1) * (Py_ssize_t)sizeof(int32_t) &&
                taken.len == (Py_ssize_t)1 << (table.width - 3);
     table.size = size;
@@ -179,8 +183,57 @@ static PyObject *look(PyObject *self, PyObject *args)
     return told(&pairs, made);
 }
 
+/* Digit by digit, the last first; from one array to the other and back. */
+static enum made sort_by(uint64_t *numbers, Py_ssize_t count, int low)
+{
+    int digits = (64 - low + DIGIT - 1) / DIGIT, width = (64 - low + digits - 1) / digits;
+    const uint64_t mask = ((uint64_t)1 << width) - 1;
+    uint64_t *spare = malloc((count + 1) * sizeof *spare), *from = numbers, *to = spare;
+    Py_ssize_t *places = malloc(((size_t)1 << width) * sizeof *places);
+    for (int shift = low; spare && places && shift < 64; shift += width) {
+        Py_ssize_t place = 0;
+        memset(places, 0, ((size_t)1 << width) * sizeof *places);
+        for (Py_ssize_t i = 0; i < count; i++)
+            places[from[i] >> shift & mask]++;
+        for (uint64_t digit = 0; digit <= mask; digit++) {
+            Py_ssize_t here = places[digit];
+            places[digit] = place;
+            place += here;
+        }
+        for (Py_ssize_t i = 0; i < count; i++)
+            to[places[from[i] >> shift & mask]++] = from[i];
+        uint64_t *last = to;
+        to = from, from = last;
+    }
+    enum made made = spare && places ? WHOLE : FULL;
+    if (from == spare && made == WHOLE)
+        memcpy(numbers, spare, count * sizeof *spare);
+    free(spare);
+    free(places);
+    return made;
+}
+
+/* sort(numbers, low): in place, by their bits from `low` on; what is the same there stays in order */
+static PyObject *sort(PyObject *self, PyObject *args)
+{
+    Py_buffer numbers;
+    int low;
+    enum made made = ASTRAY;
+    if (!PyArg_ParseTuple(args, "w*i", &numbers, &low))
+        return NULL;
+    if (low >= 0 && low < 64 && !(numbers.len % (Py_ssize_t)sizeof(uint64_t))) {
+        Py_BEGIN_ALLOW_THREADS
+        made = sort_by(numbers.buf, numbers.len / (Py_ssize_t)sizeof(uint64_t), low);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&numbers);
+    Pairs none = {NULL, 0, 0};
+    return told(&none, made);
+}
+
 static PyMethodDef methods[] = {{"near", near, METH_VARARGS, "Hold words against those behind them."},
                                 {"look", look, METH_VARARGS, "Hold words against those of a table."},
+                                {"sort", sort, METH_VARARGS, "Sort numbers by their upper bits."},
                                 {NULL}};
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "shards._alike", NULL, 0, methods};
 

@@ -144,10 +144,16 @@ def near_in_numpy(words: Words, clips: Numbers, reach: int, limit: int) -> bytes
     return b"".join(parts)
 
 
+def sort_in_numpy(numbers: NDArray[np.uint64], low: int) -> None:
+    """Sort in place, by the bits from `low` on; below them the numbers ascend. What shards/_alike.c does."""
+    assert 0 <= low < 64
+    numbers.sort()
+
+
 try:
-    from shards._alike import look, near  # type: ignore[import-not-found]
+    from shards._alike import look, near, sort  # type: ignore[import-not-found]
 except ImportError:
-    look, near = look_in_numpy, near_in_numpy
+    look, near, sort = look_in_numpy, near_in_numpy, sort_in_numpy
 
 
 def within(read: Read, count: int) -> Pairs:
@@ -177,13 +183,13 @@ def turned(read: Read, turn: int, part: int, power: int) -> Iterator[tuple[Words
 
 def neighbours(prints: Prints) -> Pairs:
     """Return the pairs of clips that have words near to each other in order, and alike."""
-    # Sorted by all but their last bits, which make room for the place: no other sort is as fast.
+    # Sorted by all but their last bits, which make room for the place: what is moved is a number each.
     room = np.uint64(max(1, int(np.ceil(np.log2(len(prints.words) + 1)))))
     order = (prints.words >> room << room) | np.arange(len(prints.words), dtype=np.uint64)
-    order.sort()
+    sort(order, int(room))
     order &= (np.uint64(1) << room) - np.uint64(1)
-    order = order.astype(np.uint32)
-    return np.sort(told(near(prints.words[order], prints.clips[order], NEAR, LIMIT)), axis=1)
+    words, clips = (np.take(of, order.astype(np.int64), mode="clip") for of in (prints.words, prints.clips))
+    return np.sort(told(near(words, clips, NEAR, LIMIT)), axis=1)
 
 
 def gathered(found: Iterable[Pairs]) -> Pairs:

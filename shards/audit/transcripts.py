@@ -20,11 +20,15 @@ with asked as (
   select key, corpus, samples, unnest(tasks) as task, unnest(answers) as answers
   from samples where list_contains(tasks, 'asr')),
 said as (select key, corpus, samples, answers[1] as answer from asked where task = 'asr' and len(answers) > 0),
+cased as (
+  select *, strlen(answer) = length(answer) as plain,
+         case when plain then answer <> upper(answer) else regexp_matches(answer, '\p{{Ll}}') end as small,
+         case when plain then answer <> lower(answer) else regexp_matches(answer, '\p{{Lu}}') end as large
+  from said where samples > 0),
 paced as (
   select *, (length(answer) * 16000.0 / samples)::float as pace,
-         regexp_matches(answer, '\p{{Ll}}') as small, regexp_matches(answer, '\p{{Lu}}') as large,
-         regexp_matches(answer, '(?s)^.+\p{{Lu}}') as later
-  from said where samples > 0)
+         case when small and large then regexp_matches(answer, '(?s)^.+\p{{Lu}}') else false end as later
+  from cased)
 select corpus, count(*) as transcripts,
        count(*) filter (large and not small) as upper, count(*) filter (small and not large) as lower,
        count(*) filter (small and large and not later) as sentence,

@@ -35,17 +35,22 @@ QUERIES = {
     "answers": rf"""
 with asked as (
   select key, unnest(tasks) as task, unnest(prompts) as prompt, unnest(answers) as answers from samples),
-said as (select key, task, prompt, unnest(answers) as answer from asked),
--- one look at every letter: only answers with one of these can have tags, control characters or garbled ones
+said as (
+  select key, task, prompt, unnest(answers) as answer, unnest(range(len(answers))) = 0 as first from asked),
+-- one look at every letter: only answers with one of these can have tags, control characters or garbled ones; what may
+-- stand in JSON as it is has no control character but the last, and that is known sooner
 looked as (
-  select *, regexp_matches(answer, '[\x00-\x1F\x7F<\x{{C2}}\x{{C3}}\x{{E2}}-\x{{E9}}\x{{FFFD}}]') as odd
+  select *,
+    case when strlen(answer) = length(answer) and json_valid('"' || answer || '"')
+         then contains(answer, '<') or contains(answer, chr(127))
+         else regexp_matches(answer, '[\x00-\x1F\x7F<\x{{C2}}\x{{C3}}\x{{E2}}-\x{{E9}}\x{{FFFD}}]') end as odd
   from said),
 cut as (
   select *, string_split(case when odd then translate(answer, E'\t\n\f\r', '    ') else answer end, ' ') as pieces,
          len(pieces) // 2 as middle
   from looked),
 counted as (
-  select key, task,
+  select key, task, first,
     case when answer = '' or odd or contains(answer, '  ') or starts_with(answer, ' ') or ends_with(answer, ' ')
          then len(list_filter(pieces, lambda piece: piece <> '')) else len(pieces) end::uinteger as words,
     (strlen(answer) + 2) // 3 > {LONGEST} as long,
@@ -70,20 +75,21 @@ summed as (
          min(key) filter (words = 0) as empty_key, min(key) filter (long) as long_key,
          min(key) filter (tagged) as tagged_key, min(key) filter (broken) as broken_key,
          min(key) filter (garbled) as garbled_key, min(key) filter (repeating) as repeating_key,
-         min(key) filter (leaked) as leaked_key
+         count(*) filter (first) as answered
   from counted group by task)
 select task, answers, empty, least, parts[2] as median, most, parts[1] as p1, parts[3] as p99,
        long, tagged, broken, garbled, repeating,
-       empty_key, long_key, tagged_key, broken_key, garbled_key, repeating_key, leaked, leaked_key
+       empty_key, long_key, tagged_key, broken_key, garbled_key, repeating_key, leaked, answered
 from summed order by task""".strip(),
+    "instructions": """\
+select task, count(*) as examples from (select unnest(tasks) as task from samples) group by task order by task""",
     "unanswered": """\
 with asked as (select key, unnest(tasks) as task, unnest(answers) as answers from samples)
-select task, count(*) as examples, count(*) filter (len(answers) = 0) as unanswered,
-       min(key) filter (len(answers) = 0) as example
-from asked group by task order by task""",
+select task, count(*) as unanswered, min(key) as example
+from asked where len(answers) = 0 group by task order by task""",
     "frequent": """\
 with asked as (select unnest(tasks) as task, unnest(answers) as answers from samples),
-said as (select task, hash(task, unnest(answers)) as code from asked),
+said as (select hash(task) as task, hash(task, unnest(answers)) as code from asked),
 counted as (select code, any_value(task) as task, count(*) as times from said group by code),
 -- of each task the twelve with the most, in one number each: how often, then which
 ranked as (
@@ -167,17 +173,20 @@ def look(view: View) -> tuple[Answers, ...]:
     for task, answer, times, distinct, key in view.database.ask("frequent"):
         frequent.setdefault(task, []).append((answer, times, distinct, key))
     paces = tuple(pace(*row) for row in view.database.ask("transcripts"))
-    asked = {row[0]: row[1:] for row in view.database.ask("unanswered")}
-    none: tuple[Any, ...] = (0, 0, 0, 0.0, 0, 0.0, 0.0, *[0] * 5, *[None] * 6, 0, None)
+    none: tuple[Any, ...] = (0, 0, 0, 0.0, 0, 0.0, 0.0, *[0] * 5, *[None] * 6, 0, 0)
+    examples = dict(view.database.ask("instructions"))
+    # Mostly every instruction has an answer, and nobody needs to look for those without.
+    whole = all(said.get(task, none)[-1] == count for task, count in examples.items())
+    missing = {} if whole else {row[0]: row[1:] for row in view.database.ask("unanswered")}
     return tuple(
         answers_of(
             task,
-            asked[task],
+            (examples[task], *missing.get(task, (0, None))),
             said.get(task, none),
             frequent.get(task, [("", 0, 0, "")]),
             paces if task == "asr" else (),
         )
-        for task in ordered(asked)
+        for task in ordered(examples)
     )
 
 
