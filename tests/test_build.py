@@ -28,6 +28,7 @@ RECIPE = load_recipe(TWO)
 SHARD_BYTES = 2**20
 
 
+@pytest.mark.slow
 def test_one_worker_and_two_give_the_same_bytes(root: Path, built: Path, tmp_path: Path) -> None:
     with Executor(1) as one:
         build(RECIPE, str(root), str(tmp_path / "first"), executor=one, shard_bytes=SHARD_BYTES)

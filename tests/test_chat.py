@@ -166,6 +166,7 @@ async def visit(url: str, place: Path, expected: list[str]) -> None:
         await page.until("document.body.innerText.includes('maximum allowed size')")
 
 
+@pytest.mark.slow
 def test_only_this_machine_is_listened_to_and_nobody_is_called(served: Served) -> None:
     code, page = served.ask("")
     assert code == 200 and "gradio_config" in page

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from shards import Dataset
 
 
@@ -15,6 +17,7 @@ def walk(out: Path, steps: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=220)
 
 
+@pytest.mark.slow
 def test_the_demo_walks_the_road_and_a_second_walk_finds_all_done(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     first = walk(out, 20)

@@ -182,6 +182,7 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+@pytest.mark.slow
 def test_copies_that_were_changed_sound_alike_and_others_do_not(tmp_path: Path, corpora: Path) -> None:
     clips = {name: pcm for name, pcm in speech(corpora).items() if len(pcm) > 5 * RATE}
     assert len(clips) > 30

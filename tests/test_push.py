@@ -42,6 +42,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with hub_server() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
+        # Read once, when the library is imported; make sets it for all tests.
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         # The stand-in has no Xet, whose protocol is no open one; to real Hubs the library speaks it if it is installed.
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(writer, "WAITS", (0.01, 0.01, 0.01))
@@ -132,6 +135,7 @@ def test_a_second_push_sends_nothing_and_a_mended_one_only_what_is_missing(
     assert hub.files(REPO) == before
 
 
+@pytest.mark.slow
 def test_a_killed_push_goes_on_where_it_was(hub: HubServer, free: Path, tmp_path: Path) -> None:
     """The process is killed while the third file goes; the next one sends the others, and nothing twice."""
     hub.silent_after = 3

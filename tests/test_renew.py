@@ -82,6 +82,7 @@ def test_a_clip_changed_added_and_removed(world: World) -> None:
     same_as_fresh(world)
 
 
+@pytest.mark.slow
 def test_nothing_changed_is_nothing_to_do_however_often_files_are_touched_elsewhere(world: World) -> None:
     (world.root / "raw/librispeech/notes.txt").write_text("not of the corpus")
     with Executor(2, world.address) as executor:
