@@ -37,7 +37,7 @@ demo: $(READY)  ## the whole road on bundled speech: scan, build, stream, train,
 	@$(BIN)/salmonn demo --out $(DEMO)
 
 test: $(READY)  ## the tests, under five minutes
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(READY)  ## the tests and the slow suites
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder

@@ -367,6 +367,7 @@ def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
         commands.prepare(str(tmp_path), Request())
 
 
+@pytest.mark.slow
 def test_the_public_names_load_on_first_use() -> None:
     code = (
         "import sys, salmonn\n"

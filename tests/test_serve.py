@@ -539,6 +539,7 @@ def test_what_keeps_the_page_from_opening_is_one_sentence(
 # The page
 
 
+@pytest.mark.slow
 def test_the_page_filters_plays_and_lets_nothing_run(served: Served, rows: list[dict], tmp_path: Path) -> None:
     if browser.find() is None:
         # A browser comes from no package index; the tests of the server need none.
