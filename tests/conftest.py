@@ -248,6 +248,7 @@ def real_corpora() -> Path:
     """The folder of whole, real metadata. Its licences forbid to bundle it, so that only who has it can name it."""
     folder = os.environ.get("SALMONN_REAL_CORPORA", "")
     if not folder or not Path(folder).is_dir():
+        # The miniatures hold the same readers to the same layouts; this only adds the counts of the whole.
         pytest.skip("SALMONN_REAL_CORPORA names no folder of real corpora")
     return Path(folder)
 
@@ -259,6 +260,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
+        # To mount takes root, which no user has to be: without a small disk of its own no disk can be filled.
         pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.decode().strip()}")
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
