@@ -111,6 +111,9 @@ def test_the_command_prints_tables_and_csv(dataset: Dataset, tmp_path: Path) -> 
     for words, says in (
         ((dataset.url,), "needs --recipe"),
         ((dataset.url, "--csv"), "give the query"),
+        ((dataset.url, "--recipe", "mini", "--world-size", "0"), "one GPU or more"),
+        ((dataset.url, "--recipe", "mini", "--out", f"{tmp_path}/n.parquet/x"), "n.parquet"),
+        ((dataset.url, "--notebook", f"{tmp_path}/n.parquet/x/n.parquet"), "n.parquet"),
         ((dataset.url, "--recipe", "mini", "--fail-on", "answrs"), "did you mean 'answers'?"),
     ):
         refused = salmonn(*words)

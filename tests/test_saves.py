@@ -183,11 +183,12 @@ def begun(step: int, model: dict[str, torch.Tensor], optimizer: dict[str, torch.
 
 def test_a_step_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the second time either, unless the first is not over: then one at a time, and the last is waited for."""
-    gate, seen = threading.Event(), []
+    gates, seen = {"000001": threading.Event(), "000002": threading.Event()}, []
 
     def slow(path: Path, *pieces: bytes) -> None:
-        seen.append(path.parent.name.split("-")[2])
-        assert gate.wait(20)
+        step = path.parent.name.split("-")[2]
+        seen.append(step)
+        assert gates[step].wait(20)
         path.write_bytes(b"".join(pieces))
 
     monkeypatch.setattr(room, "write_synced", slow)
@@ -195,9 +196,10 @@ def test_a_step_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.M
         saver.begin(**begun(1, {"w": torch.ones(2)}, {}))
         saver.check()
         assert checkpoint_paths(tmp_path) == []
-        threading.Timer(0.2, gate.set).start()
+        threading.Timer(0.2, gates["000001"].set).start()
         saver.begin(**begun(2, {"w": torch.ones(2)}, {}))
         assert steps(tmp_path) == ["step-000001"]
+        gates["000002"].set()
     assert steps(tmp_path) == ["step-000001", "step-000002"]
     assert seen == ["000001"] * 3 + ["000002"] * 3
 

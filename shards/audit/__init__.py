@@ -58,6 +58,8 @@ def audit(
         raise UserError(
             f"max_seconds is {max_seconds:g} and max_examples {max_examples}; a batch must hold a clip of {LONGEST:g} s"
         )
+    if world_size < 1:
+        raise UserError(f"world_size is {world_size}; steps are counted for one GPU or more")
     database = Database(dataset, recipe, named, QUERIES)
     if other is not None:
         database.attach(other)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from manifests import Failed, UserError, load_recipe
+from manifests import Failed, UserError, files, load_recipe
 from manifests.console import console, table
 from manifests.errors import nearest
 from shards.audit import audit, write_folder
@@ -37,6 +37,7 @@ def show(
 ) -> None:
     """Write the page, its numbers and its lists into `out`, print the gates; Failed if one of `fail_on` fails."""
     named = gates_of(fail_on)
+    files.require_writable(str(out))
     begin = time.perf_counter()
     report = audit(
         Dataset(url),
@@ -97,5 +98,6 @@ def plain(cell: object) -> str:
 
 def keep(url: str, recipe: str, path: Path, stages: Sequence[str]) -> None:
     """Write all instructions as one Parquet file, and say so."""
+    files.require_writable(str(path.parent))
     rows = notebook(Dataset(url), load_recipe(recipe) if recipe else None, path, stages)
     console.print(f"{path}: {rows:,} instructions, one a row, with all that is known of their samples", markup=False)
