@@ -13,7 +13,7 @@ from pipelines.build import build as run_build
 from pipelines.collect import collect
 from pipelines.estimate import estimate
 from pipelines.estimate import table as estimate_table
-from pipelines.executor import Executor
+from pipelines.executor import HEAD_START, Executor
 from pipelines.rescan import scan_all
 from pipelines.scan import raw_folder
 from pipelines.verify import verify as run_verify
@@ -22,7 +22,12 @@ from shards.index import Dataset, Source
 
 
 def scan(
-    sources: list[str], root: str, workers: int | None = None, address: str = "local", min_coverage: float = 0.0
+    sources: list[str],
+    root: str,
+    workers: int | None = None,
+    address: str = "local",
+    min_coverage: float = 0.0,
+    head_start: float = HEAD_START,
 ) -> None:
     """Scan splits and print what was found beside what is published; Failed below `min_coverage` of a split."""
     if not 0 <= min_coverage <= 1:
@@ -36,7 +41,7 @@ def scan(
     for corpus in whole - {c for c, _ in wanted}:
         first_clip(root, corpus, load_corpus(corpus).splits[0])
     begin = time.perf_counter()
-    with Executor(workers, address) as executor, Bars() as bars:
+    with Executor(workers, address, head_start) as executor, Bars() as bars:
         results = scan_all(wanted, root, executor, bars)
     numbers = ("clips", "published", "coverage", "without audio", "passed over", "length", "bytes")
     made = table(f"Scanned in {time.perf_counter() - begin:.1f} s", "split", *numbers, "why", right=numbers)
@@ -89,10 +94,11 @@ def build(
     budget: float = 0.05,
     trusted: bool = False,
     retry: bool = False,
+    head_start: float = HEAD_START,
 ) -> None:
     """Build a dataset and print what became of every clip."""
     begin = time.perf_counter()
-    with Executor(workers, address) as executor, Bars() as bars:
+    with Executor(workers, address, head_start) as executor, Bars() as bars:
         built = run_build(
             load_recipe(recipe),
             root,
@@ -175,10 +181,16 @@ def price(recipe: str, root: str, shard_mb: float = 256, trusted: bool = False, 
     console.print(f"{told}; nothing was written")
 
 
-def verify(dataset: str, subset: str = "", workers: int | None = None, address: str = "local") -> None:
+def verify(
+    dataset: str,
+    subset: str = "",
+    workers: int | None = None,
+    address: str = "local",
+    head_start: float = HEAD_START,
+) -> None:
     """Verify a dataset and print what was wrong; Failed if anything was."""
     begin = time.perf_counter()
-    verdict = run_verify(dataset, share=parse_share(subset), executor=Executor(workers, address))
+    verdict = run_verify(dataset, share=parse_share(subset), executor=Executor(workers, address, head_start))
     for problem in verdict.problems[:50]:
         console.print(problem, markup=False)
     if len(verdict.problems) > 50:

@@ -19,6 +19,7 @@ from manifests.phones import word_sources
 from manifests.tables import Scanned, read_group, read_metadata, read_table, to_bytes
 from manifests.tasks import NoAnswer, instruct
 from manifests.text import sentence_case
+from pipelines.head_start import stop_if_told
 from pipelines.layout import ShardTask, rows_path
 from pipelines.renew import Renewal
 from pipelines.scan import raw_folder
@@ -122,6 +123,7 @@ def pack_shard(task: ShardTask, proofs: Proofs | None) -> Commit:
     raw = raw_folder(task.root, task.corpus)
     with frozen_heap(), Renewal(task) as old, open_shard(task.dataset, task.path) as writer:
         for scanned in clips:
+            stop_if_told()
             pack_clip(task, raw, scanned, old, writer, tally, proofs)
         if proofs is not None:
             proofs.settle()

@@ -19,6 +19,7 @@ from manifests.corpus import FOLDER
 from manifests.join import Report, annotated
 from manifests.listing import listing
 from manifests.tables import FORMAT, SEEN, Scanned, read_metadata, write_manifest, write_table
+from pipelines.head_start import stop_if_told
 from pipelines.trust import Trusted, trusted_files
 from shards.audio import probe
 from shards.flac import HEAD
@@ -120,7 +121,7 @@ def scan(task: ScanTask) -> ScanResult:
     with without_collector():
         clips, report = annotated(task.root, corpus, corpus.clips(raw, task.split, refuse), refuse)
         trusted = trusted_files(task.root, task.corpus)
-        looked = (look(raw, clip, seen, trusted) for clip in clips)
+        looked = (look(raw, clip, seen, trusted) for clip in breakable(clips))
         # The chain comes to `refused` when the reader is done and has told all of them.
         rows = tally.count(itertools.chain(looked, refused))
         write_manifest(manifest_path(task.root, task.corpus, task.split), rows)
@@ -181,6 +182,14 @@ class Tally:
         if fine:
             self.states["ok"] += fine
         self.seconds, self.bytes = seconds, size
+
+
+def breakable(clips: Iterable[Clip]) -> Iterator[Clip]:
+    """Yield the clips, and break off between two of them where a head start is over."""
+    for number, clip in enumerate(clips):
+        if not number % 64:
+            stop_if_told()
+        yield clip
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from manifests.errors import UserError
 from manifests.tables import read_table
 from manifests.trees import is_link
 from pipelines.executor import Executor
+from pipelines.head_start import stop_if_told
 from shards.audio import Refused, pcm_md5, read_flac
 from shards.index import FORMAT, Dataset, File, Source, digest_of
 from shards.sample import Sample, Tape, members
@@ -114,6 +115,7 @@ def verify_shard(task: VerifyTask) -> Verdict:
             tape = Tape(file)
             try:
                 for placed, content in members(tape, path):
+                    stop_if_told()
                     found += 1
                     here = (placed.name, placed.offset, placed.length)
                     strayed |= next(order, None) != here

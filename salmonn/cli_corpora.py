@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from salmonn.cli_options import Address, Root, Workers, app
+from salmonn.cli_options import Address, HeadStart, Root, Workers, app
 
 
 @app.command()
@@ -130,11 +130,12 @@ def scan(
     min_coverage: Annotated[
         float, typer.Option(help="Share of a split's published clips to demand (exit code 1).")
     ] = 0.0,
+    head_start: HeadStart = 20.0,
 ) -> None:
     """Read corpora as published and write their manifests; compares what is found with what is published."""
     from pipelines import commands as building
 
-    building.scan(sources, root, workers, address, min_coverage)
+    building.scan(sources, root, workers, address, min_coverage, head_start)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from salmonn.cli_options import Address, Root, Workers, app
+from salmonn.cli_options import Address, HeadStart, Root, Workers, app
 
 
 @app.command()
@@ -24,6 +24,7 @@ def build(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try refused clips again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and write nothing.")] = False,
     price: Annotated[float, typer.Option(help="With --dry-run: price of a processor hour.")] = 0.0,
+    head_start: HeadStart = 20.0,
 ) -> None:
     """Build a dataset: scan, pack, verify. The same command goes on after a stop, and renews after a change."""
     from pipelines import commands as building
@@ -31,7 +32,7 @@ def build(
     if dry_run:
         building.price(recipe, root, shard_mb, trust_digests, price)
     else:
-        building.build(recipe, root, out, workers, address, shard_mb, budget, trust_digests, retry_failed)
+        building.build(recipe, root, out, workers, address, shard_mb, budget, trust_digests, retry_failed, head_start)
 
 
 @app.command()
@@ -81,11 +82,12 @@ def verify(
     data_subset: Annotated[str, typer.Option(help="Read back a share of the shards, for example 5%.")] = "",
     workers: Workers = None,
     address: Address = "local",
+    head_start: HeadStart = 20.0,
 ) -> None:
     """Hold a dataset against its index. Exit code 1 if anything is wrong."""
     from pipelines import commands as building
 
-    building.verify(dataset, "100%" if data else data_subset, workers, address)
+    building.verify(dataset, "100%" if data else data_subset, workers, address, head_start)
 
 
 @app.command()

@@ -39,6 +39,9 @@ Root = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes at a time; by default one a core.", show_default=False)]
 Address = Annotated[str, typer.Option(help="The Ray cluster: local, auto, HOST:PORT, or ray://HOST:PORT.")]
+HeadStart = Annotated[
+    float, typer.Option(help="Seconds of work on this machine before Ray is started for the rest; 0: at once.")
+]
 RecipeName = Annotated[str, typer.Option("--recipe", help="A recipe's name, or the path of its TOML file.")]
 Stage = Annotated[str, typer.Option(help="Which stage of the recipe.")]
 ModelConfig = Annotated[

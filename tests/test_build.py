@@ -1,4 +1,4 @@
-"""The build on a real Ray: the same bytes however it is run, killed or repeated; every clip accounted for."""
+"""The build: the same bytes however it is run, killed or repeated; every clip accounted for."""
 
 from __future__ import annotations
 

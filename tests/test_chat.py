@@ -180,6 +180,7 @@ def test_only_this_machine_is_listened_to_and_nobody_is_called(served: Served) -
     assert served.ask("", Host="evil.example")[0] == 400
 
 
+@pytest.mark.slow
 def test_a_client_reads_no_file_of_the_server_and_asks_about_none(served: Served, run: Path) -> None:
     (checkpoint,) = run.rglob("model.safetensors")
     for path in ("/etc/passwd", str(run / "config.json"), str(checkpoint), "pyproject.toml", str(BARKS)):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TWO, digests
+from conftest import TWO, digests, salmonn_here
 
 
 def salmonn(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -75,28 +75,36 @@ def workplace(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
 def test_a_mistake_is_one_sentence_and_changes_nothing(workplace: Path, arguments: list[str], words: list[str]) -> None:
     before = digests(workplace)
-    refused(salmonn(*arguments, cwd=workplace), *words)
+    refused(salmonn_here(*arguments, cwd=workplace), *words)
     assert digests(workplace) == before
     assert sorted(path.name for path in workplace.iterdir()) == sorted(
         ["empty", "a.file", "typo.toml", "task.toml", "serve.toml", "run.toml"]
     )
 
 
+def test_a_process_of_its_own_ends_the_same_way(workplace: Path) -> None:
+    for arguments, words in (MISTAKES[0], MISTAKES[-1]):
+        refused(salmonn(*arguments, cwd=workplace), *words)
+        assert salmonn(*arguments, cwd=workplace).stderr == salmonn_here(*arguments, cwd=workplace).stderr
+
+
 def test_mistakes_on_a_real_dataset_are_told_too(built: Path, tmp_path: Path) -> None:
     before = digests(built)
-    refused(salmonn("peek", built, "librispeech_1688-142285-0009"), "did you mean 'librispeech_1688-142285-000")
-    refused(salmonn("stream", built, "--recipe", TWO, "--stage", "activate"), "no stage 'activate'", "instruct")
-    refused(salmonn("audit", built, "--recipe", "minni"), "did you mean 'mini'?")
-    refused(salmonn("stream", built, "--recipe", TWO, "--max-seconds", "3"), "max_seconds is 3")
-    refused(salmonn("build", "librispeech-100", "--root", tmp_path, "--out", built), "made by the recipe 'two'")
-    refused(salmonn("build", TWO, "--root", tmp_path, "--out", built, "--address", "ray://127.0.0.1:1"), "audiocaps")
+    refused(salmonn_here("peek", built, "librispeech_1688-142285-0009"), "did you mean 'librispeech_1688-142285-000")
+    refused(salmonn_here("stream", built, "--recipe", TWO, "--stage", "activate"), "no stage 'activate'", "instruct")
+    refused(salmonn_here("audit", built, "--recipe", "minni"), "did you mean 'mini'?")
+    refused(salmonn_here("stream", built, "--recipe", TWO, "--max-seconds", "3"), "max_seconds is 3")
+    refused(salmonn_here("build", "librispeech-100", "--root", tmp_path, "--out", built), "made by the recipe 'two'")
+    refused(
+        salmonn_here("build", TWO, "--root", tmp_path, "--out", built, "--address", "ray://127.0.0.1:1"), "audiocaps"
+    )
     assert digests(built) == before
 
 
 def test_an_unknown_command_or_option_names_the_nearest() -> None:
-    done = salmonn("biuld", "mini")
+    done = salmonn_here("biuld", "mini")
     assert done.returncode == 2 and "Did you mean 'build'?" in done.stderr
-    done = salmonn("build", "mini", "--out", "x", "--rooot", "y")
+    done = salmonn_here("build", "mini", "--out", "x", "--rooot", "y")
     assert done.returncode == 2 and "--root" in done.stderr
 
 
@@ -137,13 +145,13 @@ def test_output_into_a_log_has_no_terminal_codes(built: Path) -> None:
     assert "padding" in done.stdout
 
 
-def test_interrupting_a_build_says_what_to_do(root: Path, cluster: str, tmp_path: Path) -> None:
+def test_interrupting_a_build_says_what_to_do(root: Path, tmp_path: Path) -> None:
     import signal
 
     out = tmp_path / "out"
     command = [sys.executable, "-m", "salmonn.cli", "build", str(TWO), "--root", str(root), "--out", str(out)]
     process = subprocess.Popen(
-        [*command, "--address", cluster],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

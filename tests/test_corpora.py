@@ -116,7 +116,7 @@ def test_the_aliases_people_type_resolve() -> None:
 
 
 @pytest.fixture(scope="module")
-def everything(corpora: Path, cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def everything(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The dataset of the recipe `mini`: every corpus, task, reader and renderer."""
     place = tmp_path_factory.mktemp("everything")
     (place / "raw").mkdir()
@@ -126,7 +126,7 @@ def everything(corpora: Path, cluster: str, tmp_path_factory: pytest.TempPathFac
     for name in ("librispeech", "audiocaps", "wavcaps"):
         mine = [source for source in recipe.sources() if source[0] == name]
         annotate_by_rule(mine, str(place), str(place / "annotations" / name / "by-rule.json"))
-    with Executor(2, cluster) as executor:
+    with Executor(2, head_start=600.0) as executor:
         build(recipe, str(place), str(place / "dataset"), executor=executor, shard_bytes=2**20)
     return Dataset(place / "dataset")
 

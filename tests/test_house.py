@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import json
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,13 +39,14 @@ ONE_ROOM = {
 MODULE_NAME = re.compile(rf"({'|'.join(HOUSE)})(\.\w+)*")
 
 
-def rooms() -> Iterator[tuple[str, ast.Module]]:
+@functools.cache
+def rooms() -> tuple[tuple[str, ast.Module], ...]:
     """Every file of the four packages, by its path, parsed."""
-    for package in HOUSE:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
+    paths = (path for package in HOUSE for path in sorted((ROOT / package).rglob("*.py")))
+    return tuple((path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())) for path in paths)
 
 
+@functools.cache
 def imported(tree: ast.Module) -> set[str]:
     """Full names of all that a file imports, at its top or inside a function, or lazily by the name in a string."""
     found = set()

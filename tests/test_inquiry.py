@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import salmonn_here
 from manifests import Failed, UserError
 from shards.audit.cells import FORMULA, as_csv
 from shards.audit.commands import gates_of, show
@@ -116,7 +117,7 @@ def test_the_command_prints_tables_and_csv(dataset: Dataset, tmp_path: Path) -> 
         ((dataset.url, "--notebook", f"{tmp_path}/n.parquet/x/n.parquet"), "n.parquet"),
         ((dataset.url, "--recipe", "mini", "--fail-on", "answrs"), "did you mean 'answers'?"),
     ):
-        refused = salmonn(*words)
+        refused = salmonn_here("audit", *words)
         assert refused.returncode == 2
         assert says in refused.stderr and "Traceback" not in refused.stderr
 

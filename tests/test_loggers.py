@@ -133,6 +133,7 @@ def wandb_records(path: Path) -> list[Any]:
 
 
 @needs["wandb"]
+@pytest.mark.slow
 def test_weights_and_biases_goes_offline_without_a_key_and_holds_what_was_told(tmp_path: Path, alone: None) -> None:
     assert wandb_mode() == "offline"
     tell(["wandb"], tmp_path, 1, 3)

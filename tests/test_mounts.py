@@ -140,10 +140,8 @@ def test_clips_and_manifests_are_those_of_the_unpacked_tree(root: Path, streamed
 
 
 @pytest.mark.slow
-def test_a_build_from_archives_is_the_build_from_files(
-    built: Path, streamed: Path, cluster: str, tmp_path: Path
-) -> None:
-    with Executor(2, cluster) as executor:
+def test_a_build_from_archives_is_the_build_from_files(built: Path, streamed: Path, tmp_path: Path) -> None:
+    with Executor(2, head_start=600.0) as executor:
         build(load_recipe(TWO), str(streamed), str(tmp_path / "out"), executor=executor, shard_bytes=2**20)
     assert digests(tmp_path / "out") == digests(built)
 

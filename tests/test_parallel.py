@@ -253,6 +253,7 @@ def sum_up(out: str) -> None:
     assert not distributed.is_initialized()
 
 
+@pytest.mark.slow
 def test_sums_over_ranks(tmp_path: Path) -> None:
     assert run_ranks(2, sum_up, str(tmp_path)) == [0, 0]
     assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}

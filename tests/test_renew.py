@@ -18,16 +18,17 @@ from manifests import Recipe, UserError, files, load_recipe
 from pipelines import renew
 from pipelines.build import Built, build
 from pipelines.executor import Executor
+from pipelines.head_start import HeadStart
 from shards import Dataset
 
 SHARD_BYTES = 2**19
 
 
 class World:
-    """Two corpora that may be changed, a dataset of them, and a cluster to build on."""
+    """Two corpora that may be changed, and a dataset of them."""
 
-    def __init__(self, folder: Path, corpora: Path, address: str) -> None:
-        self.folder, self.address = folder, address
+    def __init__(self, folder: Path, corpora: Path) -> None:
+        self.folder = folder
         self.root = folder / "root"
         for name in ("librispeech", "audiocaps"):
             shutil.copytree(corpora / name, self.root / "raw" / name, copy_function=shutil.copy)
@@ -35,7 +36,7 @@ class World:
 
     def build(self, name: str, recipe: Recipe | None = None, **options: object) -> Built:
         self.told = []
-        with Executor(2, self.address) as executor:
+        with Executor(2, head_start=600.0) as executor:
             return build(
                 recipe or load_recipe(TWO),
                 str(self.root),
@@ -53,8 +54,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, corpora: Path, cluster: str) -> World:
-    world = World(tmp_path, corpora, cluster)
+def world(tmp_path: Path, corpora: Path) -> World:
+    world = World(tmp_path, corpora)
     world.build("mine")
     return world
 
@@ -65,7 +66,6 @@ def same_as_fresh(world: World, **options: object) -> None:
     shutil.rmtree(world.folder / "fresh")
 
 
-@pytest.mark.slow
 def test_a_clip_changed_added_and_removed(world: World) -> None:
     all_shards = sum(len(source.shards) for source in Dataset(world.folder / "mine").manifest.sources)
     one, two, three, *_ = world.speech()
@@ -82,15 +82,16 @@ def test_a_clip_changed_added_and_removed(world: World) -> None:
     same_as_fresh(world)
 
 
-@pytest.mark.slow
-def test_nothing_changed_is_nothing_to_do_however_often_files_are_touched_elsewhere(world: World) -> None:
+def test_nothing_changed_is_nothing_to_do_however_often_files_are_touched_elsewhere(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (world.root / "raw/librispeech/notes.txt").write_text("not of the corpus")
-    with Executor(2, world.address) as executor:
-        assert world.build("mine").packed_shards == 0
-        assert world.told == [] and executor.ray is None
+    assert world.build("mine").packed_shards == 0 and world.told == []
+    monkeypatch.setattr(HeadStart, "run", lambda self: pytest.fail("work was begun"))
+    monkeypatch.setattr(Executor, "start", lambda self: pytest.fail("Ray was started"))
+    assert world.build("mine").packed_shards == 0
 
 
-@pytest.mark.slow
 def test_changed_prompts_rewrite_texts_and_take_all_audio_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from manifests import tasks
 
@@ -99,13 +100,11 @@ def test_changed_prompts_rewrite_texts_and_take_all_audio_over(world: World, mon
     real = tasks.read_prompts
     monkeypatch.setattr(tasks, "read_prompts", lambda task: captions if task == "audio_caption" else real(task))
     built = world.build("mine")
-    # The workers of the cluster read their own prompts: it is what the driver decides that is held here.
     assert any("audio_caption changed" in line for line in world.told)
     assert built.actions == {} and built.kept_clips == len(before)
     assert built.packed_shards == len(Dataset(world.folder / "mine").source("audiocaps", "train").shards)
 
 
-@pytest.mark.slow
 def test_another_size_of_shards_copies_all_audio_over(world: World) -> None:
     packed = sum(source.packed for source in Dataset(world.folder / "mine").manifest.sources)
     built = world.build("mine", shard_bytes=2**20)
@@ -114,7 +113,6 @@ def test_another_size_of_shards_copies_all_audio_over(world: World) -> None:
     same_as_fresh(world, shard_bytes=2**20)
 
 
-@pytest.mark.slow
 def test_a_corpus_less_and_a_task_more(world: World, tmp_path: Path) -> None:
     less = tmp_path / "two.toml"
     text = TWO.read_text()
@@ -129,7 +127,6 @@ def test_a_corpus_less_and_a_task_more(world: World, tmp_path: Path) -> None:
     assert world.digests("mine") == world.digests("fresh")
 
 
-@pytest.mark.slow
 def test_refused_clips_are_tried_again_when_asked_and_taken_when_mended(world: World) -> None:
     refused = Dataset(world.folder / "mine").source("librispeech", "train-clean-100").quarantined
     assert refused
@@ -138,7 +135,6 @@ def test_refused_clips_are_tried_again_when_asked_and_taken_when_mended(world: W
     same_as_fresh(world)
 
 
-@pytest.mark.slow
 def test_audio_damaged_in_the_old_dataset_is_made_anew(world: World) -> None:
     dataset = Dataset(world.folder / "mine")
     row = dataset.table("librispeech", "train-clean-100").to_pylist()[0]
@@ -151,7 +147,6 @@ def test_audio_damaged_in_the_old_dataset_is_made_anew(world: World) -> None:
     same_as_fresh(world, shard_bytes=2**20)
 
 
-@pytest.mark.slow
 def test_a_dataset_of_which_nothing_is_remembered_is_left_alone(world: World) -> None:
     shutil.rmtree(world.root / "builds")
     before = world.digests("mine")
@@ -171,7 +166,7 @@ def test_killing_a_renewal_at_random_moments_loses_nothing(world: World) -> None
         landed = 0
         for _ in range(4):
             command = [sys.executable, "-m", "salmonn.cli", "build", str(TWO), "--root", str(world.root)]
-            more = ["--out", str(world.folder / "mine"), "--shard-mb", "0.5", "--address", world.address]
+            more = ["--out", str(world.folder / "mine"), "--shard-mb", "0.5"]
             process = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             deadline = time.monotonic() + 60
             while not (world.folder / "mine/build").exists() and process.poll() is None:
@@ -185,7 +180,6 @@ def test_killing_a_renewal_at_random_moments_loses_nothing(world: World) -> None
         same_as_fresh(world)
 
 
-@pytest.mark.slow
 def test_a_take_down_stopped_before_any_of_its_steps_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = renew.memory(str(world.root), str(world.folder / "mine"))
     whole = {name for name in digests(world.folder / "mine") if not name.startswith("build")}
