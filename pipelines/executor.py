@@ -37,7 +37,7 @@ GRACE = 3.0
 """Seconds a task has to stop by itself."""
 KNOCK = 10.0
 """Seconds given to a cluster to take a connection."""
-HEAD_START = 20.0
+HEAD_START = 30.0
 """Seconds: work on this machine that is done in less never starts Ray, which takes 3 to 8."""
 LONGEST_TEMP = 28
 """Bytes of a folder below which Ray's sockets fit: with what Ray adds, their paths may have 107."""

@@ -16,7 +16,7 @@ from manifests.trees import is_link
 from pipelines.executor import Executor
 from pipelines.head_start import stop_if_told
 from shards.audio import Refused, pcm_md5, read_flac
-from shards.index import FORMAT, Dataset, File, Source, digest_of
+from shards.index import FORMAT, Dataset, File, Source, digest_of, untrue
 from shards.sample import Sample, Tape, members
 
 
@@ -100,14 +100,15 @@ def verify_shard(task: VerifyTask) -> Verdict:
     """Read one shard, member by member, and compare every byte with the index; with `decode`, the samples too."""
     path = task.shard.path
     index = read_table(files.join(task.dataset, task.index), FORMAT)
-    rows = index.filter(pc.equal(index["shard"], path)).to_pylist()
+    mine = index.filter(pc.equal(index["shard"], path))
+    rows = mine.to_pylist()
     expected = {
         (f"{row['key']}.{kind}", row[f"{kind}_offset"], row[f"{kind}_bytes"]): (row, kind)
         for row in rows
         for kind in ("flac", "json")
     }
     order = iter(expected)
-    problems: list[str] = []
+    problems = [f"{path}: sample {key!r}: what its index row tells of its texts is not so" for key in untrue(mine)]
     found = 0
     strayed = False
     try:
@@ -141,11 +142,13 @@ def content_problems(content: bytes, row: dict[str, Any], kind: str, task: Verif
     if kind == "json":
         sample = msgspec.json.decode(content, type=Sample)
         names = ("key", "id", "corpus", "split", "samples", "seconds", "text")
+        asked = [(one.task, one.prompt, list(one.answers)) for one in sample.instructions]
+        same = asked == list(zip(row["tasks"], row["prompts"], row["answers"], strict=True))
         return [
             f"{where}: {name} is {getattr(sample, name)!r} in the shard, {row[name]!r} in the index"
             for name in names
             if getattr(sample, name) != row[name]
-        ]
+        ] + ([] if same else [f"{where}: its instructions are others in the shard than in the index"])
     if task.decode:
         try:
             pcm = read_flac(content, str(row["key"]))

@@ -130,7 +130,7 @@ def scan(
     min_coverage: Annotated[
         float, typer.Option(help="Share of a split's published clips to demand (exit code 1).")
     ] = 0.0,
-    head_start: HeadStart = 20.0,
+    head_start: HeadStart = 30.0,
 ) -> None:
     """Read corpora as published and write their manifests; compares what is found with what is published."""
     from pipelines import commands as building

@@ -24,7 +24,7 @@ def build(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try refused clips again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and write nothing.")] = False,
     price: Annotated[float, typer.Option(help="With --dry-run: price of a processor hour.")] = 0.0,
-    head_start: HeadStart = 20.0,
+    head_start: HeadStart = 30.0,
 ) -> None:
     """Build a dataset: scan, pack, verify. The same command goes on after a stop, and renews after a change."""
     from pipelines import commands as building
@@ -82,7 +82,7 @@ def verify(
     data_subset: Annotated[str, typer.Option(help="Read back a share of the shards, for example 5%.")] = "",
     workers: Workers = None,
     address: Address = "local",
-    head_start: HeadStart = 20.0,
+    head_start: HeadStart = 30.0,
 ) -> None:
     """Hold a dataset against its index. Exit code 1 if anything is wrong."""
     from pipelines import commands as building

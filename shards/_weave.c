@@ -8,7 +8,6 @@
 #define HAIR 1e-9
 #define AHEAD 256
 #define TASKS 64
-#define EARLY 0.1
 #define REACH 256
 #define BEYOND 32
 #define CHOICES 8
@@ -19,7 +18,7 @@ typedef struct {
     Py_ssize_t queues, tasks;
     const int32_t *task_of;
     const double *share, *task_share;
-    double *had, *task_had, now;
+    double *had, *task_had, now, early;
     double *due, *task_due;
     char *may, *task_may;
     Py_ssize_t falling, faller;
@@ -83,7 +82,7 @@ static Py_ssize_t behind(const Loom *loom)
     for (Py_ssize_t queue = 0; queue < loom->queues; queue++) {
         double own = (loom->had[queue] + 1.0) / loom->share[queue];
         double due = loom->task_due[loom->task_of[queue]];
-        due = due < own ? due + EARLY * (own - due) : own;
+        due = due < own ? due + loom->early * (own - due) : own;
         if (!queue || due < best_due)
             best = queue, best_due = due;
     }
@@ -111,7 +110,7 @@ static Py_ssize_t choose(Loom *loom, int rank)
         if (!loom->may[queue])
             continue;
         double own = (had + 1.0) / share, due = loom->task_due[task];
-        loom->due[queue] = due < own ? due + EARLY * (own - due) : own;
+        loom->due[queue] = due < own ? due + loom->early * (own - due) : own;
     }
     for (;;) {
         Py_ssize_t best = -1;
@@ -238,16 +237,18 @@ static Py_ssize_t sized(const Loom *loom, const double *size, Py_ssize_t width, 
     return best < 0 ? spare : best;
 }
 
-/* weave(shares, tasks, task_shares, served, task_served, sizes, width, taken, out) -> turns drawn */
+/* weave(shares, tasks, task_shares, served, task_served, sizes, width, early, taken, out) -> turns drawn */
 static PyObject *weave(PyObject *self, PyObject *args)
 {
     Py_buffer shares, tasks, task_shares, served, task_served, sizes, taken, out;
     Py_ssize_t width, turn = 0;
-    if (!PyArg_ParseTuple(args, "y*y*y*w*w*y*nw*w*", &shares, &tasks, &task_shares, &served, &task_served, &sizes, &width,
-                          &taken, &out))
+    double early;
+    if (!PyArg_ParseTuple(args, "y*y*y*w*w*y*ndw*w*", &shares, &tasks, &task_shares, &served, &task_served, &sizes, &width,
+                          &early, &taken, &out))
         return NULL;
     Loom loom = {.queues = shares.len / sizeof(double), .tasks = task_shares.len / sizeof(double), .task_of = tasks.buf,
-                 .share = shares.buf, .task_share = task_shares.buf, .had = served.buf, .task_had = task_served.buf};
+                 .share = shares.buf, .task_share = task_shares.buf, .had = served.buf, .task_had = task_served.buf,
+                 .early = early};
     int32_t *took = taken.buf, *drawn = out.buf;
     const double *size = sizes.buf;
     Py_ssize_t count = out.len / sizeof(int32_t), numbers = loom.queues * (Py_ssize_t)sizeof(int32_t);

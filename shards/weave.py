@@ -4,14 +4,15 @@ This is Tijdeman's chairman assignment (Discrete Mathematics 32, 1980) on two fl
 have the share of the task. In every turn those may be served that do not thereby get an item ahead of their share, nor
 their task; of these the one that first would fall an item behind, or somewhat sooner, if its task would. Where that
 would leave some task too little time it is another's turn; the task that is due first may always have it.
-Turns are drawn ahead: where a queue would fall an item behind, the last turn is changed that prevents it.
+Turns are drawn ahead: where a queue would fall an item behind, the last turn is changed that prevents it. Should that
+not help, in one of some thousand mixtures whose shares differ a thousandfold, the mixture is drawn by another `early`.
 
 What is certain: tasks are always within an item. A turn goes to the task that is due first, which is Tijdeman's rule,
 or else to one behind which that rule still comes to the same counts in time. So are queues wherever whole numbers of
-items add up to 16 or less: all such mixtures were drawn for a round, and begin anew after it. What is only observed:
-queues are within an item in every random mixture but, where their shares differ a thousandfold and more, some of
-a thousand, and there within two (tests/test_weave.py). Whether every mixture has an order in which they are is not
-known; with two tasks it has, and no search found one without.
+items add up to 16 or less: all such mixtures were drawn for a round, and begin anew after it. And so they are in the
+first turns of every mixture for which one of EARLY is found, as many as it takes to look (TURNS): what is only observed
+is that one was found for every random mixture (tests/test_weave.py), and that it held behind those turns. Whether every
+mixture has an order in which queues are within an item is not known; with two tasks it has.
 
 Where items have sizes, seconds or tokens, it is worst-case fair weighted fair queueing (Bennett and Zhang, WF2Q,
 INFOCOM 1996) of the tasks, and of the queues in the turns of their task: both within the largest item.
@@ -19,24 +20,25 @@ INFOCOM 1996) of the tasks, and of the queues in the turns of their task: both w
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shards.tijdeman import HAIR, due_first, in_time
 
 try:
     from shards._weave import weave as compiled  # type: ignore[import-not-found]
 except ImportError:  # pragma: no cover
     compiled = None
 
-HAIR = 1e-9
-"""Shares are floats: what is exactly an item must not pass for less by its last bits."""
-AHEAD, TASKS = 256, 64
-"""Turns, and tasks, for which it is looked whether all tasks can still have theirs in time."""
-EARLY = 0.1
+EARLY = (0.1, 1.0, 0.25, 0.5, 0.05, 0.02, 0.15, 0.35, 0.7, 0.01)
 """Of the time from when its task is due to when a queue is: where it counts as due, if that of its task is sooner.
 At 0 small queues have turns, for their task's sake, that are missed long after; at 1 tasks are in need more often.
-Of 0.02, 0.05, 0.1, 0.25 and 1 this left the fewest to mend in random mixtures and in all of small numbers."""
+The first leaves the fewest to mend in random mixtures and in all of small numbers; the others are for the rest."""
+LOOKED, TURNS = 2.0, 1 << 11
+"""Turns of the smallest share, and turns at most, in which no queue may stray for a mixture to be drawn by an EARLY."""
 REACH, BEYOND, CHOICES = 256, 32, 8
 """Turns before a queue falls behind that may be changed; turns without another after that; and queues tried in each."""
 CHANGES, TRIES = 4, 20_000
@@ -54,6 +56,8 @@ class Loom:
         self.task_shares = np.bincount(self.tasks, self.shares).astype(np.float64)
         self.served = np.zeros(len(self.shares))
         """What each queue had so far: items, seconds or tokens."""
+        self.early = 0.0
+        """One of EARLY, once turns were counted."""
 
     def draw(self, count: int, sizes: Floats | None = None, *, slowly: bool = compiled is None) -> NDArray[np.int64]:
         """Return the queues of the next `count` turns; `slowly` draws them in Python.
@@ -66,20 +70,61 @@ class Loom:
         # By the queues each time: whoever begins here, from a mark, has them alone.
         task_served = np.bincount(self.tasks, self.served).astype(np.float64)
         work = weave if slowly or compiled is None else compiled
+        if not self.early and not given.shape[1]:
+            self.early = early_of(self.shares.tobytes(), self.tasks.tobytes())
         about = (self.shares, self.tasks, self.task_shares, self.served, task_served)
-        turns = work(*about, given, given.shape[1], taken, drawn)
+        turns = work(*about, given, given.shape[1], self.early, taken, drawn)
         return drawn[:turns].astype(np.int64)
+
+
+@functools.lru_cache(maxsize=64)
+def early_of(shares: bytes, tasks: bytes) -> float:
+    """Return the first of EARLY by which no queue strays by an item, or else that by which none does the longest."""
+    loom = Loom(np.frombuffer(shares).tolist(), np.frombuffer(tasks, np.int32).tolist())
+    turns = int(min(TURNS, LOOKED / max(loom.shares.min(initial=1.0), HAIR)))
+    longest, best = -1, EARLY[0]
+    for loom.early in EARLY:
+        held = turns_held(loom, turns)
+        if held > longest:
+            longest, best = held, loom.early
+        if held >= turns:
+            break
+    return best
+
+
+def turns_held(loom: Loom, turns: int) -> int:
+    """Return after how many turns, looked at in pieces, a queue is an item ahead of its share, or behind."""
+    loom.served[:] = 0
+    drawn = np.empty(0, np.int64)
+    while len(drawn) < turns:
+        # In pieces that double: where it strays, it does so soon, and every time at great cost.
+        drawn = np.concatenate([drawn, loom.draw(max(64, len(drawn)))])
+        if astray(loom.shares, drawn) >= 1.0 - HAIR:
+            return len(drawn) // 2
+    return len(drawn)
+
+
+def astray(shares: Floats, drawn: NDArray[np.int64]) -> float:
+    """Return by how many items a queue is ahead of its share, or behind, at the worst of all prefixes."""
+    grouped = np.argsort(drawn, kind="stable")
+    queue, had = drawn[grouped], np.bincount(drawn, minlength=len(shares))
+    # What a queue had before each of its turns, and the turns of all before that one.
+    before, share = np.arange(len(drawn)) - (np.cumsum(had) - had)[queue], shares[queue]
+    ends = np.abs(len(drawn) * shares - had).max(initial=0.0)
+    behind = (grouped * share - before).max(initial=0.0)
+    ahead = (before + 1 - (grouped + 1) * share).max(initial=0.0)
+    return float(max(ends, behind, ahead))
 
 
 def weave(
     shares: Floats, tasks: Small, task_shares: Floats, served: Floats, task_served: Floats,
-    sizes: Floats, width: int, taken: Small, drawn: Small,
+    sizes: Floats, width: int, early: float, taken: Small, drawn: Small,
 ) -> int:  # fmt: skip
     """Draw turns, and return how many: what shards/_weave.c does, which is fifty times as fast.
 
     `served`, `task_served` and `taken` are brought up to date, `drawn` is filled.
     """
-    state = State(shares.tolist(), task_shares.tolist(), tasks.tolist(), served.tolist(), task_served.tolist())
+    state = State(shares.tolist(), task_shares.tolist(), tasks.tolist(), served.tolist(), task_served.tolist(), early)
     if not width:
         drawn[:] = state.draw(len(drawn))
         taken += np.bincount(drawn, minlength=len(shares)).astype(np.int32)
@@ -99,9 +144,11 @@ class State:
     """What queues and tasks had so far, and who is next where every item counts 1."""
 
     def __init__(
-        self, share: list[float], task_share: list[float], task_of: list[int], had: list[float], task_had: list[float]
-    ) -> None:
+        self, share: list[float], task_share: list[float], task_of: list[int], had: list[float], task_had: list[float],
+        early: float,
+    ) -> None:  # fmt: skip
         """Begin with what queues, and tasks, `had`."""
+        self.early = early
         self.share, self.task_share, self.task_of, self.had, self.task_had = share, task_share, task_of, had, task_had
         self.now, self.left = 0.0, TRIES
         for one in task_had:
@@ -195,7 +242,7 @@ class State:
         for queue, task in enumerate(self.task_of):
             own = (self.had[queue] + 1.0) / self.share[queue]
             due = (self.task_had[task] + 1.0) / self.task_share[task]
-            dues.append((due + EARLY * (own - due) if due < own else own, queue))
+            dues.append((due + self.early * (own - due) if due < own else own, queue))
             if (
                 self.task_had[task] + 1.0 - (self.now + 1.0) * self.task_share[task] < 1.0 - HAIR
                 and self.had[queue] + 1.0 - (self.now + 1.0) * self.share[queue] < 1.0 - HAIR
@@ -214,39 +261,6 @@ class State:
             else:
                 return best
         return -1 if rank else min(dues)[1]
-
-
-def due_first(shares: Sequence[float], had: Sequence[float], turns: float) -> int:
-    """Return the task that is due first of those that one more turn would not get an item ahead; -1 without any."""
-    waiting = [
-        ((one + 1.0) / share, task)
-        for task, (share, one) in enumerate(zip(shares, had, strict=True))
-        if one + 1.0 - (turns + 1.0) * share < 1.0 - HAIR
-    ]
-    return min(waiting)[1] if waiting else -1
-
-
-def in_time(shares: Sequence[float], had: Sequence[float], turns: float, task: int) -> bool:
-    """Whether all tasks still get theirs in time if `task` has this turn.
-
-    With the task that is due first they would, turn by turn. The two ways meet when that way comes to `task`, too.
-    """
-    if len(shares) > TASKS:
-        return False
-    safe, bold = list(had), list(had)
-    for more in range(AHEAD):
-        usual = due_first(shares, safe, turns)
-        mine = due_first(shares, bold, turns) if more else task
-        if usual < 0 or mine < 0:
-            return False
-        safe[usual] += 1.0
-        bold[mine] += 1.0
-        turns += 1.0
-        if any(turns * share - one >= 1.0 - HAIR for share, one in zip(shares, bold, strict=True)):
-            return False
-        if safe == bold:
-            return True
-    return False
 
 
 def sized(state: State, heads: list[float]) -> int:

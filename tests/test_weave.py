@@ -1,4 +1,4 @@
-"""Shares hold at every prefix: within one example for every task, and in all but freak mixtures for every queue."""
+"""Shares hold at every prefix: within one example for every task and for every queue."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def worst(shares: np.ndarray, drawn: np.ndarray, sizes: np.ndarray | None = None
 
 @settings(max_examples=400)
 @given(mixtures)
-def test_no_task_is_ever_ahead_or_behind_by_an_item_and_no_queue_by_two(mixture: list[tuple[float, int]]) -> None:
+def test_no_task_and_no_queue_is_ever_ahead_or_behind_by_an_item(mixture: list[tuple[float, int]]) -> None:
     loom = loom_of(mixture)
     drawn = loom.draw(TURNS)
     assert worst(loom.task_shares, loom.tasks[drawn]) < 1
-    assert worst(loom.shares, drawn) < 2
+    assert worst(loom.shares, drawn) < 1
 
 
 @settings(max_examples=200)
@@ -92,6 +92,35 @@ def test_queues_of_hard_mixtures_are_within_an_item(numbers: list[int], tasks: l
     drawn = loom.draw(3000)
     assert worst(loom.task_shares, loom.tasks[drawn]) < 1 - 1e-9
     assert worst(loom.shares, drawn) < 1 - 1e-9
+
+
+STRAYING = [
+    (
+        [7.156, 1547.0, 3.15, 0.7247, 1.144, 0.006934, 2.449, 231.3, 3.119, 174.8, 0.001633],
+        [0, 1, 1, 1, 2, 3, 4, 4, 5, 5, 5],
+    ),
+    ([4.224, 0.0414, 0.2048, 31.41, 1.455, 91.67, 0.02538, 0.1253, 0.01305], [0, 0, 1, 1, 2, 2, 3, 3, 4]),
+]
+"""Random weights, and the task of each, with which a queue strays by the first choice of EARLY."""
+
+
+@pytest.mark.parametrize(("numbers", "tasks"), STRAYING)
+def test_a_mixture_that_strays_is_drawn_by_another_early(numbers: list[float], tasks: list[int]) -> None:
+    mixture = list(zip(numbers, tasks, strict=True))
+    usual, other = loom_of(mixture), loom_of(mixture)
+    usual.early = weave.EARLY[0]
+    assert worst(usual.shares, usual.draw(1000)) > 1
+    drawn = other.draw(3000)
+    assert other.early in weave.EARLY[1:]
+    assert worst(other.task_shares, other.tasks[drawn]) < 1 - 1e-9
+    assert worst(other.shares, drawn) < 1 - 1e-9
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2)), min_size=1, max_size=6), st.data())
+def test_how_far_a_queue_strays_is_what_a_loop_finds(weights: list[tuple[int, int]], data: st.DataObject) -> None:
+    shares = loom_of([(float(weight), task) for weight, task in weights]).shares
+    drawn = np.array(data.draw(st.lists(st.integers(0, len(shares) - 1), max_size=40)), np.int64)
+    assert weave.astray(shares, drawn) == pytest.approx(worst(shares, drawn), abs=1e-9)
 
 
 @pytest.mark.parametrize(("numbers", "tasks"), HARD)
@@ -210,9 +239,8 @@ def test_queues_are_within_an_item_in_mixtures_of_every_kind(kind: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_queues_are_within_an_item_in_all_but_freak_mixtures_of_every_kind(kind: str) -> None:
-    # As measured: where shares differ a thousandfold and more, one in some thousand mixtures has a queue astray.
-    assert beyond_of(kind, 2, 4000, 1000) <= {"spread": 2, "tens": 3}.get(kind, 0)
+def test_queues_are_within_an_item_in_thousands_of_mixtures_of_every_kind(kind: str) -> None:
+    assert beyond_of(kind, 2, 4000, 1000) == 0
 
 
 @pytest.mark.parametrize("power", [1.0, 0.7, 0.5, 0.0])
@@ -292,8 +320,8 @@ def test_the_compiled_loop_draws_what_the_one_in_python_draws(
 def test_the_compiled_loop_refuses_arrays_that_do_not_fit() -> None:
     loom = loom_of([(1.0, 0), (1.0, 1)])
     nothing, taken, drawn = np.zeros((2, 0)), np.zeros(2, np.int32), np.zeros(5, np.int32)
-    good = [loom.shares, loom.tasks, loom.task_shares, loom.served, np.zeros(2), nothing, 0, taken, drawn]
-    for place, wrong in ((1, np.array([0, 2], np.int32)), (3, np.zeros(3)), (4, np.zeros(1)), (6, 3), (7, taken[:1])):
+    good = [loom.shares, loom.tasks, loom.task_shares, loom.served, np.zeros(2), nothing, 0, 0.1, taken, drawn]
+    for place, wrong in ((1, np.array([0, 2], np.int32)), (3, np.zeros(3)), (4, np.zeros(1)), (6, 3), (8, taken[:1])):
         with pytest.raises(ValueError, match="do not fit together"):
             weave.compiled(*good[:place], wrong, *good[place + 1 :])
     assert weave.compiled(*good) == 5
