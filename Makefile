@@ -10,6 +10,8 @@ DEMO   ?= build/demo
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
+# Some images set it; then each process of the tests would compile the packages, and pytest the tests, anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all bench check format clean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import socket
@@ -26,7 +27,10 @@ from salmonn.generation import Reply, generate, open_model
 from sounds import CORPORA, RATE, speech
 from speaking_model import speaking_run
 
-pytest.importorskip("gradio", reason="Gradio is not installed: pip install -e '.[chat]'")
+# Looked for, not imported: it takes seconds, and the quick tests here do without.
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("gradio") is None, reason="Gradio is not installed: pip install -e '.[chat]'"
+)
 torch.set_num_threads(2)
 TOP = Path(__file__).parents[1]
 # 44.1 kHz, and a name that begins with a blank.
@@ -193,6 +197,7 @@ def test_a_client_reads_no_file_of_the_server_and_asks_about_none(served: Served
     assert set(served.place.rglob("*")) == kept
 
 
+@pytest.mark.slow
 def test_no_address_is_opened(run: Path) -> None:
     import gradio
 
