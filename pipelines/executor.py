@@ -8,10 +8,8 @@ import itertools
 import logging
 import os
 import shutil
-import signal
 import socket
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from manifests.errors import Failed, UserError
-from pipelines.head_start import HeadStart
+from pipelines.head_start import HeadStart, held
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -238,22 +236,6 @@ def knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
-
-
-@contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Hear Ctrl-C only at the end of this, as KeyboardInterrupt: half-ended, Ray would leave processes behind."""
-    if threading.current_thread() is not threading.main_thread():  # which alone hears it
-        yield
-        return
-    heard: list[int] = []
-    usual = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
-        if heard:
-            raise KeyboardInterrupt
 
 
 def token_is_set() -> bool:

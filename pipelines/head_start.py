@@ -6,7 +6,9 @@ busy. What Ray gives beyond that, workers that may die one by one and other mach
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -80,8 +82,9 @@ class HeadStart(Generic[Item, Result]):
             self.told.set()
             self.unfinished = list(self.in_hand.values())
             until = time.monotonic() + GRACE
-            for thread in threads:
-                thread.join(max(0.0, until - time.monotonic()))
+            with held():
+                for thread in threads:
+                    thread.join(max(0.0, until - time.monotonic()))
 
     def work(self, number: int) -> None:
         """Do items until there are none, or the time is over; thread 2 of 4 numbers them 2, 6, 10 ..."""
@@ -100,3 +103,19 @@ class HeadStart(Generic[Item, Result]):
             return
         except BaseException as error:
             self.results.put((-1, None, error))
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Hear Ctrl-C only at the end of this, as KeyboardInterrupt: half-ended, Ray leaves processes, a thread its file."""
+    if threading.current_thread() is not threading.main_thread():  # which alone hears it
+        yield
+        return
+    heard: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if heard:
+            raise KeyboardInterrupt

@@ -392,7 +392,7 @@ def test_four_workers_have_four_items_in_hand_and_few_ahead(tmp_path: Path) -> N
 class Started:
     """A build in a process group and a temporary folder of its own, as a terminal starts it."""
 
-    def __init__(self, root: Path, out: Path, recipe: Path = TWO) -> None:
+    def __init__(self, root: Path, out: Path, recipe: Path = TWO, head_start: int = 0) -> None:
         self.temporary = Path("/tmp") / f"salmonn-left-{os.getpid()}"
         shutil.rmtree(self.temporary, ignore_errors=True)
         self.temporary.mkdir()
@@ -400,8 +400,12 @@ class Started:
         environment = os.environ | {"RAY_TMPDIR": str(self.temporary), "TMPDIR": str(self.temporary)}
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(
-            salmonn(root, out, recipe=recipe), env=environment, start_new_session=True, **pipes
+            salmonn(root, out, "--head-start", str(head_start), recipe=recipe),
+            env=environment,
+            start_new_session=True,
+            **pipes,
         )
+        self.ray = not head_start
         self.family: dict[int, psutil.Process] = {}
 
     def wait_for(self, condition: Callable[[], object]) -> None:
@@ -423,15 +427,16 @@ class Started:
 
     def assert_nothing_is_left(self) -> None:
         _, alive = psutil.wait_procs(list(self.family.values()), timeout=10)
-        assert self.family and not alive, alive
+        assert bool(self.family) == self.ray and not alive, alive
         assert not list(self.temporary.iterdir()), list(self.temporary.rglob("*"))[:20]
         assert set(os.listdir("/dev/shm")) <= self.memory
         self.temporary.rmdir()
 
 
 @pytest.mark.slow
-def test_a_build_leaves_nothing_behind(root: Path, tmp_path: Path) -> None:
-    run = Started(root, tmp_path / "out")
+@pytest.mark.parametrize("head_start", [0, 60])
+def test_a_build_leaves_nothing_behind(root: Path, tmp_path: Path, head_start: int) -> None:
+    run = Started(root, tmp_path / "out", head_start=head_start)
     run.wait_for(lambda: False)
     assert run.process.returncode == 0
     run.assert_nothing_is_left()
@@ -447,13 +452,13 @@ def test_a_build_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["Ray starts", "workers pack"])
+@pytest.mark.parametrize("when", ["Ray starts", "workers pack", "threads pack"])
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_ends_in_seconds_and_the_build_goes_on(
     root: Path, built: Path, tmp_path: Path, when: str, presses: int
 ) -> None:
     out = tmp_path / "out"
-    run = Started(root, out)
+    run = Started(root, out, head_start=60 if when == "threads pack" else 0)
     ready = (lambda: run.family) if when == "Ray starts" else (lambda: list(out.rglob("*.tar*")))
     run.wait_for(ready)
     assert run.process.poll() is None
@@ -469,6 +474,7 @@ def test_ctrl_c_ends_in_seconds_and_the_build_goes_on(
     print(f"Ctrl-C while {when}: {took:.1f} s")
     assert took < 10
     run.assert_nothing_is_left()
-    if when == "workers pack":
+    if when != "Ray starts":
+        assert not list(out.rglob("*.tmp"))
         assert subprocess.run(salmonn(root, out), capture_output=True).returncode == 0
         assert digests(out) == digests(built)
