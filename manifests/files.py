@@ -16,6 +16,7 @@ from typing import IO, Any, cast
 import fsspec
 
 from manifests.errors import UserError
+from manifests.uploads import whole
 
 # Other fsspec schemes can run shells or unpack archives on a name alone; a name from outside must not.
 SCHEMES = ("file", "http", "https", "s3", "gs", "hf", "memory", "archive")
@@ -183,8 +184,8 @@ def open_whole(url: str | Path) -> Iterator[IO[bytes]]:
     """
     if not is_local(url):
         fs, path = filesystem(url)
-        with fs.transaction, fs.open(path, "wb") as file:
-            yield cast(IO[bytes], file)
+        with whole(fs, path) as file:
+            yield file
         return
     place = Path(local(url))
     place.parent.mkdir(parents=True, exist_ok=True)

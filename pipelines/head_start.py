@@ -107,7 +107,7 @@ class HeadStart(Generic[Item, Result]):
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Hear Ctrl-C only at the end of this, as KeyboardInterrupt: half-ended, Ray leaves processes, a thread its file."""
+    """Hear Ctrl-C only at the end of this, as KeyboardInterrupt: half-ended, Ray leaves processes and threads files."""
     if threading.current_thread() is not threading.main_thread():  # which alone hears it
         yield
         return
