@@ -183,8 +183,7 @@ def open_whole(url: str | Path) -> Iterator[IO[bytes]]:
     cannot disturb each other, and the last to finish wins. Object stores make an upload visible only when complete.
     """
     if not is_local(url):
-        fs, path = filesystem(url)
-        with whole(fs, path) as file:
+        with whole(*filesystem(url)) as file:
             yield file
         return
     place = Path(local(url))
