@@ -3,8 +3,9 @@
 Everything that `salmonn audit` does is in the time, from opening the dataset to the page on the disk, in a process of
 its own on two cores; only the ten clips to listen to cannot be heard, for the dataset has no shards (audit_index.py).
 Prints the time and the memory of every section, and of every query with --queries; exits with 1 if a limit is broken.
+Sections go on side by side, and so the cpu of one holds that of others meanwhile; with --in-turn each is alone.
 
-Usage: python benchmarks/audit.py [SAMPLES ...] [--at FOLDER] [--queries]. In FOLDER the datasets stay for another time.
+Usage: python benchmarks/audit.py [SAMPLES ...] [--at FOLDER] [--queries] [--in-turn]. Datasets stay in FOLDER, if any.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ def timed(costs: list[Cost], name: str, query: bool, work: Callable[..., Any]) -
     return run
 
 
-def work(folder: str, queries: bool) -> None:
+def work(folder: str, queries: bool, in_turn: bool) -> None:
     """Audit one dataset and print what that took; exit with 1 if a limit is broken."""
+    import shards.audit
     from shards import Dataset
     from shards.audit import audit, write
     from shards.audit.database import Database
@@ -65,6 +67,7 @@ def work(folder: str, queries: bool) -> None:
 
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     costs: list[Cost] = []
+    shards.audit.TOGETHER = 0 if in_turn else shards.audit.TOGETHER
     for name, room in ROOMS.items():
         room.look = timed(costs, name, False, room.look)  # type: ignore[attr-defined]
     Database.ask = timed(costs, "", True, Database.ask)  # type: ignore[method-assign]
@@ -95,6 +98,7 @@ def main() -> None:
     asked.add_argument("samples", nargs="*", type=int, default=[SAMPLES])
     asked.add_argument("--at", help="folder in which the datasets stay")
     asked.add_argument("--queries", action="store_true", help="tell the time of each query, too")
+    asked.add_argument("--in-turn", action="store_true", help="one section after the other")
     options = asked.parse_args()
     broken = 0
     for samples in options.samples:
@@ -102,7 +106,9 @@ def main() -> None:
             folder = f"{options.at or here}/{samples}"
             if not Path(folder, "dataset.json").exists():
                 write_dataset(folder, samples, lambda said: print(said, file=sys.stderr))
-            process = multiprocessing.get_context("spawn").Process(target=work, args=(folder, options.queries))
+            process = multiprocessing.get_context("spawn").Process(
+                target=work, args=(folder, options.queries, options.in_turn)
+            )
             process.start()
             process.join()
             broken |= process.exitcode or 0

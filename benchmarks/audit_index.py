@@ -20,6 +20,7 @@ from manifests import TASKS, Recipe, files, load_corpus, load_recipe
 from manifests.tables import GROUP, write_tables
 from shards import Dataset
 from shards.index import FORMAT, QUARANTINE, SCHEMA, File, Manifest, Source, digest_of
+from shards.traits import traits
 
 A_SHARD = 1200
 SPEAKERS = {"librispeech": 2338, "gigaspeech": 0, "covost2": 16_000, "voxceleb1": 1211, "iemocap": 10, "librimix": 1172}
@@ -72,6 +73,8 @@ def rows_of(split: Split, first: int, count: int) -> tuple[pa.Table, float]:
     tasks = pa.array(split.tasks).take(pa.array(np.tile(np.arange(len(split.tasks)), count)))
     order = np.arange(count * len(answers)).reshape(len(answers), count).T.reshape(-1)
     names = strings(f"{label}-", numbers)
+    listed = lists(interleaved(prompts), len(split.tasks))
+    answered = lists(pa.concat_arrays(answers).take(pa.array(order)), len(split.tasks))
     spoken = split.corpus not in ("wavcaps", "audiocaps", "clotho", "musiccaps", "millionsong", "musicnet", "voxceleb1")
     columns = {
         "key": strings(f"{split.corpus}_{split.split}-", numbers),
@@ -92,8 +95,9 @@ def rows_of(split: Split, first: int, count: int) -> tuple[pa.Table, float]:
         "license": pa.repeat(split.license, count),
         "provenance": pa.repeat("", count),
         "tasks": lists(tasks, len(split.tasks)),
-        "prompts": lists(interleaved(prompts), len(split.tasks)),
-        "answers": lists(pa.concat_arrays(answers).take(pa.array(order)), len(split.tasks)),
+        "prompts": listed,
+        "answers": answered,
+        **traits(listed, answered),
         "sources": lists(strings(f"{label}/", numbers, ".flac"), 1),
         "source_bytes": pa.array(sizes + dice.integers(0, 999, count)),
         "source_rate": pa.repeat(pa.scalar(16_000, pa.int32()), count),

@@ -32,6 +32,7 @@ from pipelines.pack import Commit, write_commit
 from pipelines.renew import remember
 from pipelines.scan import manifest_path, seen_path
 from shards.index import SCHEMA, File
+from shards.traits import TRAITS, traits
 from speech import peak_memory
 
 RECIPE = """
@@ -75,6 +76,11 @@ def filled(name: str, kind: pa.DataType, count: int) -> pa.Array:
         return pa.array([f"librispeech-{number:09d}" for number in range(count)])
     if name == "text":
         return pa.repeat(TEXT, count)
+    if name in TRAITS:
+        told = traits(
+            filled("prompts", SCHEMA.field("prompts").type, 1), filled("answers", SCHEMA.field("answers").type, 1)
+        )
+        return pa.repeat(told[name][0], count)
     if pa.types.is_list(kind):
         value: list = [["The quick brown fox."]] if pa.types.is_list(kind.value_type) else ["What is said?"]
         return pa.repeat(pa.scalar(value, kind), count)

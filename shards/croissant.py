@@ -13,7 +13,7 @@ import msgspec
 import pyarrow as pa
 
 from manifests import files
-from shards.index import SCHEMA, File, Source
+from shards.index import FOR_MACHINES, SCHEMA, File, Source
 from shards.papers import Papers, facts_of, total
 
 CONTEXT: dict[str, Any] = {
@@ -143,7 +143,7 @@ def file_object(file: File, kind: str, about: str, base: str) -> dict[str, Any]:
 
 
 def record_set(source: Source) -> dict[str, Any]:
-    """Return the records of the index of one split: its columns, but for those of bytes, which nobody reads as text."""
+    """Return the records of the index of one split: its columns, but for those that tell a person nothing."""
     name = files.join(source.corpus, source.split)
     return {
         "@type": "cr:RecordSet",
@@ -151,7 +151,7 @@ def record_set(source: Source) -> dict[str, Any]:
         "name": name,
         "description": f"The samples of {source.corpus}, split {source.split}: {source.packed:,}.",
         "key": {"@id": f"{name}/key"},
-        "field": [column(source, name, one) for one in SCHEMA if one.type != pa.binary()],
+        "field": [column(source, name, one) for one in SCHEMA if one.name not in FOR_MACHINES],
     }
 
 

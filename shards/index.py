@@ -15,8 +15,9 @@ from manifests import files
 from manifests.errors import UserError, nearest
 from manifests.tables import read_groups, read_table
 from shards.quality import Quality
+from shards.traits import TRAITS, traits
 
-FORMAT = "salmonn-dataset-4"
+FORMAT = "salmonn-dataset-5"
 
 TEXT = pa.string()
 TEXTS = pa.list_(pa.field("item", TEXT, nullable=False))
@@ -50,6 +51,7 @@ SCHEMA = pa.schema(
         field("tasks", TEXTS),  # one entry an instruction, like prompts and answers
         field("prompts", TEXTS),
         field("answers", pa.list_(pa.field("item", TEXTS, nullable=False))),
+        *(field(name, kind) for name, kind in TRAITS.items()),  # of each prompt and answer (shards/traits.py)
         field("sources", TEXTS),  # files of the corpus, relative to its root
         field("source_bytes", pa.int64()),
         field("source_rate", pa.int32()),  # Hz, of the first
@@ -63,6 +65,8 @@ SCHEMA = pa.schema(
     ],
     metadata={"format": FORMAT},
 )
+FOR_MACHINES = ("fingerprint", *TRAITS)
+"""Columns that tell a person nothing."""
 QUARANTINE = pa.schema(
     [
         field("id", TEXT),
@@ -74,6 +78,26 @@ QUARANTINE = pa.schema(
     ],
     metadata={"format": FORMAT},
 )
+
+
+def with_traits(rows: pa.Table) -> pa.Table:
+    """Return rows of an index under SCHEMA, with what is told of the texts they hold."""
+    told = traits(*(rows[name].combine_chunks() for name in ("prompts", "answers")))
+    columns = [told[name] if name in told else rows[name] for name in SCHEMA.names]
+    return pa.table(columns, schema=SCHEMA)
+
+
+def untrue(rows: pa.Table) -> list[str]:
+    """Return the keys of rows that tell something else of their texts than these do."""
+    true = with_traits(rows)
+    wrong = [
+        row["key"]
+        for name in TRAITS
+        if not rows[name].equals(true[name])
+        for row, other in zip(rows.select(["key", name]).to_pylist(), true[name].to_pylist(), strict=True)
+        if row[name] != other
+    ]
+    return list(dict.fromkeys(wrong))
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):

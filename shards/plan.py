@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests import Recipe, UserError, draw
+from manifests import Recipe, UserError
+from shards.cutting import Budget, arrange, cut_batches
 from shards.index import Dataset
 from shards.queues import Numbers, Queue, Small, make_queues
 from shards.weave import Loom
@@ -27,22 +28,10 @@ WINDOW = 64
 UNITS = ("examples", "seconds", "tokens")
 STRETCH = 256
 """Examples of each queue whose sizes are looked up at a time, where shares count seconds or tokens."""
-WOVEN = "salmonn-order-3"
+WOVEN = "salmonn-order-4"
 """Changes when the same arguments give another order: then an older state is refused."""
 TOKENS_A_SECOND = 88 / 30
 """What the window Q-Former makes of audio (SALMONN section 3.1): 88 for 30 seconds."""
-
-
-class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """What fits into one batch."""
-
-    seconds: float
-    """Audio of a batch with its padding: its longest clip times its clips."""
-    examples: int
-    longest: float
-    """Seconds of a clip that are dealt at most; the rest is cut, and counted."""
-    tokens: int = 0
-    """Tokens of a batch with its padding: audio, longest prompt of the task and longest answer; 0 for no limit."""
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,20 +151,22 @@ class Order:
         seconds: NDArray[np.float64] = np.minimum(self.seconds[places], self.budget.longest)
         return seconds
 
-    def draws(self, mark: Mark) -> tuple[Numbers, Numbers, Numbers, Mark]:
+    def draws(self, mark: Mark, most: int = POOL) -> tuple[Numbers, Numbers, Numbers, Mark]:
         """Return the draws of a pool as they are woven: queue, item and epoch of each; and the mark behind them.
+
+        Of several pools, if it is `most` of a whole number of them.
 
         At every prefix of these, over all pools, each task and each row is within one example of its share, or within
         the longest where shares count seconds or tokens; shards/weave.py says how far that goes.
         """
-        count = min(POOL, self.examples - mark.deal % self.examples)
+        count = min(most, self.examples - mark.deal % self.examples)
         loom, sized = Loom(self.shares.tolist(), self.tasks), self.unit != "examples"
         loom.served[:] = (mark.units or loom.served) if sized else mark.items
         queue = self.draw_sized(loom, count, mark.items) if sized else loom.draw(count)
         counts = np.bincount(queue, minlength=len(self.queues))
         at = tuple((np.array(mark.items) + counts).tolist())
         # The how-manieth of its queue each draw is: their ranks among the draws of one queue, behind what it had.
-        grouped = np.argsort(queue, kind="stable")
+        grouped = np.argsort(queue.astype(np.int16 if len(counts) < 1 << 15 else np.int64), kind="stable")
         first = np.cumsum(counts) - counts
         number = np.empty(count, np.int64)
         number[grouped] = np.arange(count) - np.repeat(first - np.array(mark.items), counts)
@@ -190,11 +181,14 @@ class Order:
         last = np.full(len(self.queues), -1, np.int64)
         np.maximum.at(last, queue, epoch)
         item = np.empty(len(queue), np.int64)
-        # Where a queue runs out within the pool, its last draws of the epoch before.
+        # Where a queue runs out within the pool, its last draws of the epochs before.
         behind = epoch != last[queue]
-        for one, time in sorted(set(zip(queue[behind].tolist(), epoch[behind].tolist(), strict=True))):
-            mine = (queue == one) & (epoch == time)
-            item[mine] = self.order_of(one, time)[rest[mine]]
+        if behind.any():
+            early = np.flatnonzero(behind)
+            early = early[np.lexsort((epoch[early], queue[early]))]
+            cuts = np.flatnonzero(np.diff(queue[early]) | np.diff(epoch[early])) + 1
+            for mine in np.split(early, cuts):
+                item[mine] = self.order_of(int(queue[mine[0]]), int(epoch[mine[0]]))[rest[mine]]
         for one in np.flatnonzero((last >= 0) & (last != self.current)).tolist():
             self.hold(one, int(last[one]))
         item[~behind] = self.held[self.offsets[queue[~behind]] + rest[~behind]]
@@ -238,22 +232,19 @@ class Order:
     def pool(self, mark: Mark) -> Pool:
         """Return the pool that begins at `mark`."""
         queue, item, epoch, after = self.draws(mark)
-        seconds = self.dealt(self.offsets[queue] + item)
-        tokens = None
-        if self.text is not None:
-            text = self.text[self.offsets[queue] + item]
-            tokens = np.ceil(seconds * TOKENS_A_SECOND).astype(np.int64) + text
-        inside = np.argsort(seconds, kind="stable")
-        cuts = cut_batches(seconds[inside], self.budget, None if tokens is None else tokens[inside])
-        sizes = np.diff(cuts)
-        words = np.random.PCG64(draw.number("batches", self.seed, mark.deal)).random_raw(len(sizes))
-        shuffled = np.argsort(words, kind="stable")
-        starts = np.concatenate([[0], np.cumsum(sizes[shuffled])]).astype(np.int64)
-        # Where each batch lies among the sorted draws, then draw by draw.
-        places = np.repeat(np.array(cuts[:-1])[shuffled] - starts[:-1], sizes[shuffled]) + np.arange(len(inside))
-        order = inside[places]
-        after = msgspec.structs.replace(after, batch=mark.batch + len(sizes))
+        order, starts = self.arranged(self.offsets[queue] + item, mark.deal)
+        after = msgspec.structs.replace(after, batch=mark.batch + len(starts) - 1)
         return Pool(queue=queue[order], item=item[order], epoch=epoch[order], starts=starts, next=after)
+
+    def arranged(self, places: Numbers, deal: int) -> tuple[Numbers, Numbers]:
+        """Return in which order the draws of whole pools are dealt, and where batches begin, with the end of the last.
+
+        `places` are those of the draws in all queues behind one another, `deal` is how many were drawn before.
+        """
+        seconds, tokens = self.dealt(places), None
+        if self.text is not None:
+            tokens = np.ceil(seconds * TOKENS_A_SECOND).astype(np.int64) + self.text[places]
+        return arrange(seconds, tokens, self.budget, self.seed, deal, POOL)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - an Order lives as long as its stream
     def cycle(self, number: int) -> Dealt:
@@ -273,28 +264,6 @@ class Order:
             starts.append(pool.starts[1:] + at)
             at, mark = span.stop, pool.next
         return Dealt(queue=queue, item=item, epoch=epoch, starts=np.concatenate(starts))
-
-
-def cut_batches(seconds: NDArray[np.float64], budget: Budget, tokens: Numbers | None = None) -> list[int]:
-    """Cut clips, sorted by length, into batches within `budget`; return where each begins, and the end of the last."""
-    cuts, end, text = [0], len(seconds), None if tokens is None else tokens.tolist()
-    if text is None:
-        # As long as as many as are allowed fit, which they do up to some length: all these batches at once.
-        full = np.count_nonzero(seconds[budget.examples - 1 :: budget.examples] * budget.examples <= budget.seconds)
-        cuts = list(range(0, (int(full) + 1) * budget.examples, budget.examples))
-    length = seconds.tolist()
-    while cuts[-1] < end:
-        first = cuts[-1]
-        clips = min(budget.examples, end - first)
-        # The longest clip of as many as might fit says how many do fit; a few rounds settle it.
-        while clips > 1 and clips * length[first + clips - 1] > budget.seconds:
-            clips = max(1, min(clips - 1, int(budget.seconds / length[first + clips - 1])))
-        while clips < min(budget.examples, end - first) and (clips + 1) * length[first + clips] <= budget.seconds:
-            clips += 1
-        while text is not None and clips > 1 and clips * max(text[first : first + clips]) > budget.tokens:
-            clips -= 1
-        cuts.append(first + clips)
-    return cuts
 
 
 __all__ = ["POOL", "Budget", "Dealt", "Mark", "Order", "Pool", "Queue", "cut_batches"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -14,11 +13,13 @@ from numpy.typing import NDArray
 
 from manifests import TASKS, UserError, draw
 from manifests.recipe import Row
+from shards.growing import Growing, behind, ranked
 from shards.index import Dataset
 
 Numbers = NDArray[np.int64]
 Small = NDArray[np.int32]
 Short = NDArray[np.int16] | NDArray[np.int32]
+ANSWER_BYTES = "answer_traits.list.element.list.element.bytes"
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,20 +56,20 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
         words = np.random.PCG64(draw.number(*names)).random_raw(len(self.sample))
         shards = int(self.shards.max()) + 1 if len(self.shards) else 0
         if shards <= window:
-            return np.argsort(words, kind="stable").astype(np.int32)
+            return ranked(words)
         of_shard = np.random.PCG64(draw.number("shards", seed, epoch)).random_raw(shards)
         present = np.unique(self.shards)
         rank = np.zeros(shards, np.int64)
         rank[present[np.argsort(of_shard[present], kind="stable")]] = np.arange(len(present)) // window
         # Window by window: a sort of all would take thrice the memory, and longer.
-        words >>= np.uint64(20)
+        words = words >> np.uint64(20) << np.uint64(20)
         of_run = rank[self.shards]
         runs = np.argsort(of_run, kind="stable")
         ends = np.flatnonzero(np.diff(of_run[runs], append=-1)) + 1
         firsts, order, at = np.cumsum(self.runs, dtype=np.int64) - self.runs, np.empty(len(words), np.int32), 0
         for chosen in np.split(runs, ends[:-1]):
             members = spans(firsts[chosen], self.runs[chosen])
-            order[at : at + len(members)] = members[np.argsort(words[members], kind="stable")]
+            order[at : at + len(members)] = members[ranked(words[members])]
             at += len(members)
         return order
 
@@ -85,6 +86,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     """Row of the first in the concatenated index."""
     task: pa.Array
+    """A dictionary, where the file was read as one."""
     parent: Numbers
     """Which of these rows it is of."""
     place: Numbers
@@ -99,34 +101,6 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of the longest answer; None if tokens do not matter."""
     prompt: Small | None
     """Tokens of the prompt that is stored, with what fills its slot; None if tokens do not matter."""
-
-
-class Growing:
-    """Arrays that examples are added to; memory that is set aside for more is not taken before it is used."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self.size = 0
-        self.arrays: list[NDArray[Any]] = []
-
-    def add(self, parts: Sequence[NDArray[Any]]) -> None:
-        """Add a part to each array; parts are of one length."""
-        end = self.size + len(parts[0])
-        if not self.arrays:
-            self.arrays = [np.empty(0, part.dtype) for part in parts]
-        for place, part in enumerate(parts):
-            held = self.arrays[place]
-            kind = np.promote_types(held.dtype, part.dtype)
-            if end > len(held) or kind != held.dtype:
-                self.arrays[place] = np.empty(max(end + end // 4, 1 << 16), kind)
-                self.arrays[place][: self.size] = held[: self.size]
-            self.arrays[place][self.size : end] = part
-        self.size = end
-
-    def take(self) -> list[NDArray[Any]]:
-        """Return what was added, and keep none."""
-        taken, self.arrays = [array[: self.size] for array in self.arrays], []
-        return taken
 
 
 class Gathered:
@@ -155,12 +129,14 @@ def make_queues(
     firsts: list[int] = []
     samples, shards = 0, 0
     columns = ["tasks", "seconds", "shard", *(["language"] if any(row.language for row in rows) else [])]
-    columns += [*(["answers"] if tokens or answers else []), *(["prompts"] if tokens else [])]
+    # How long an answer is is told beside it: where its text is not asked for, that is read, a fifth of the time.
+    said = "answers" if count is not None else ANSWER_BYTES
+    columns += [*([said] if tokens or answers else []), *(["prompts"] if tokens else [])]
     for corpus, split in sources:
         firsts.append(samples)
         numbers: dict[str, int] = {}
         wanted = [(place, row) for place, row in enumerate(rows) if row.corpus == corpus and split in row.splits]
-        for table in dataset.groups(corpus, split, columns, ["shard"]):
+        for table in dataset.groups(corpus, split, columns, ["shard", "tasks.list.element"]):
             group = read_group(table, samples, numbers, shards, count)
             for place, row in wanted:
                 choose(group, row, found.setdefault((place, split), Gathered()))
@@ -187,8 +163,8 @@ def read_group(
     parent = pc.list_parent_indices(tasks).to_numpy()
     offsets = tasks.offsets.to_numpy()
     answer = prompt = None
-    if "answers" in table.column_names:
-        answer = longest_answers(table["answers"].combine_chunks(), count)
+    for name in {"answers", "answer_traits"}.intersection(table.column_names):
+        answer = longest_answers(table[name].combine_chunks(), count)
     if "prompts" in table.column_names:
         prompt = token_lengths(table["prompts"].combine_chunks().flatten(), count).astype(np.int32)
     return Group(
@@ -215,7 +191,7 @@ def numbered(names: pa.Array, numbers: dict[str, int], before: int) -> Small:
 
 def choose(group: Group, row: Row, into: Gathered) -> None:
     """Add the examples that a row of the recipe takes of a few rows of the index."""
-    chosen = pc.equal(group.task, row.task).to_numpy(zero_copy_only=False)
+    chosen = asked_for(group.task, row.task)
     if row.min_seconds > 0 or row.max_seconds < math.inf:
         length = group.seconds[group.parent]
         chosen &= (length >= row.min_seconds) & (length <= row.max_seconds)
@@ -236,9 +212,20 @@ def choose(group: Group, row: Row, into: Gathered) -> None:
     )
 
 
+def asked_for(tasks: pa.Array, task: str) -> NDArray[np.bool_]:
+    """Return which of `tasks` are `task`."""
+    chosen: NDArray[np.bool_]
+    if not pa.types.is_dictionary(tasks.type):
+        chosen = pc.equal(tasks, task).to_numpy(zero_copy_only=False)
+        return chosen
+    same = pc.equal(tasks.dictionary, task).to_numpy(zero_copy_only=False)
+    chosen = same[tasks.indices.to_numpy()]
+    return chosen
+
+
 def join(row: Row, parts: list[Gathered], columns: list[str], count: Callable[[str], int] | None) -> Queue:
     """Return the examples of one row of the recipe, in the order of the index, by the `columns` that were read."""
-    answers, tokens = "answers" in columns, "prompts" in columns
+    answers, tokens = not {"answers", ANSWER_BYTES}.isdisjoint(columns), "prompts" in columns
     kinds = (np.int32, np.int16, np.float64, *([np.int32] * (answers + tokens)))
     sample, place, seconds, *counted = behind([np.zeros(0, kind) for kind in kinds], [part.examples for part in parts])
     shards, runs = behind([np.zeros(0, np.int32)] * 2, [part.runs for part in parts])
@@ -258,29 +245,33 @@ def join(row: Row, parts: list[Gathered], columns: list[str], count: Callable[[s
     )
 
 
-def behind(nothing: list[NDArray[Any]], parts: list[Growing]) -> list[NDArray[Any]]:
-    """Return arrays behind one another, without a copy if they are those of one part; `nothing` if there is none."""
-    taken = [part.take() for part in parts if part.size]
-    if len(taken) == 1:
-        return taken[0]
-    return [np.concatenate(arrays) for arrays in zip(nothing, *taken, strict=True)]
-
-
 def longest_answers(answers: pa.Array, count: Callable[[str], int] | None) -> Small:
-    """Return the tokens of the longest answer of each instruction: list<list<text>> to [instructions]."""
+    """Return the tokens of the longest answer of each instruction: list<list<text>> to [instructions].
+
+    For texts their traits will do, if a third of their bytes, rounded up, is wanted.
+    """
     inner = answers.flatten()
     if len(inner) == 0:
         return np.zeros(0, np.int32)
-    lengths = np.append(token_lengths(inner.flatten(), count), 0)
+    said = inner.flatten()
+    lengths = thirds(pc.struct_field(said, "bytes")) if pa.types.is_struct(said.type) else token_lengths(said, count)
     offsets = inner.offsets.to_numpy() - inner.offsets[0].as_py()
+    if len(lengths) == len(inner) and np.array_equal(offsets, np.arange(len(offsets))):
+        return lengths.astype(np.int32)  # one answer each, as nearly always
+    lengths = np.append(lengths, 0)
     longest = np.maximum.reduceat(lengths, offsets[:-1])
     longest[offsets[1:] == offsets[:-1]] = 0  # an instruction without an answer
     return longest.astype(np.int32)
 
 
-def token_lengths(texts: pa.Array, count: Callable[[str], int] | None) -> Numbers:
+def token_lengths(texts: pa.Array, count: Callable[[str], int] | None) -> Numbers | Small:
     """Return how many tokens each text has: by `count`, or a third of its bytes, rounded up."""
     if count is not None:
         return np.array([count(text) for text in texts.to_pylist()], np.int64)
-    lengths: Numbers = pc.binary_length(texts).to_numpy().astype(np.int64)
-    return -(-lengths // 3)
+    return thirds(pc.binary_length(texts))
+
+
+def thirds(sizes: pa.Array) -> Small:
+    """Return numbers of bytes as tokens: a third, rounded up."""
+    tokens: Small = (sizes.to_numpy().astype(np.int32) + np.int32(2)) // np.int32(3)
+    return tokens

@@ -13,7 +13,7 @@ from isal import isal_zlib
 
 from manifests import files
 from manifests.errors import Failed
-from shards.index import SCHEMA, File
+from shards.index import SCHEMA, File, with_traits
 from shards.render import Stored
 from shards.sample import BLOCK, Sample, member_header, padding, tar_end
 
@@ -88,7 +88,7 @@ class ShardWriter:
 
     def table(self) -> pa.Table:
         """Return the index rows."""
-        return pa.Table.from_pylist(self.rows, schema=SCHEMA)
+        return with_traits(pa.Table.from_pylist(self.rows, schema=SCHEMA))
 
     def read_back(self, url: str) -> None:
         """Read the shard at `url`, once it is closed, and compare every byte with what was written.

@@ -6,16 +6,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from manifests import Recipe
 from manifests.recipe import Row
 from manifests.tables import write_table
 from shards.audit.database import Database
+from shards.audit.tables import TABLES
 from shards.audit.view import Settings, View
-from shards.index import SCHEMA, Dataset
+from shards.index import SCHEMA, Dataset, with_traits
+from shards.traits import traits
 from test_audit import Made, World, build
 
+SQL = duckdb.connect()
 TRAIN, TEST = ("librispeech", "train-clean-100"), ("librispeech", "dev-clean")
 
 
@@ -34,8 +38,19 @@ def dataset_of(folder: Path, splits: dict[tuple[str, str], list[dict[str, Any]]]
         for row, said in zip(held, rows, strict=True):
             row.update({name: value for name, value in said.items() if name in SCHEMA.names})
         path = folder / dataset.source(corpus, split).index.path
-        write_table(str(path), pa.Table.from_pylist(held, schema=SCHEMA))
+        write_table(str(path), with_traits(pa.Table.from_pylist(held, schema=SCHEMA)))
     return Dataset(folder)
+
+
+def answered(sql: str, tables: tuple[str, ...], prompts: list[str], answers: list[list[str]], task: str = "t") -> Any:
+    """What a query says of one sample that asks a task so, with the tables it needs made before."""
+    told = traits(pa.array([prompts], SCHEMA.field("prompts").type), pa.array([answers], SCHEMA.field("answers").type))
+    texts = {"tasks": [[task] * len(prompts)], "prompts": [prompts], **told}
+    samples = pa.table({"key": ["k"], "corpus": ["c"], "split": ["s"], "language": ["en"], **texts})
+    SQL.register("samples", samples)
+    for name in tables:
+        SQL.execute(f"drop table if exists {name}; {TABLES[name]}")
+    return SQL.execute(sql).fetchall()
 
 
 def rows_of(dataset: Dataset) -> list[dict[str, Any]]:

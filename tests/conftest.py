@@ -27,6 +27,7 @@ from shards.flac import RATE
 from shards.index import FORMAT, QUARANTINE, SCHEMA, Dataset, File, Manifest, Source, digest_of
 from shards.render import Stored
 from shards.sample import Sample, key_of
+from shards.traits import traits
 from shards.writer import open_shard
 
 # The same examples in every run: a test that fails today failed for a change of today.
@@ -104,25 +105,28 @@ def build_world(folder: str, world: World, shards: int = 1) -> Dataset:
 
 def build_index(folder: str, world: World) -> Dataset:
     """Write of `world` only what the order of a stream depends on: the lengths and tasks of the index."""
-    columns = ("tasks", "seconds", "shard", "answers", "prompts")
+    columns = ("tasks", "seconds", "shard", "answers", "prompts", "answer_traits")
     schema = pa.schema([SCHEMA.field(name) for name in columns], metadata=SCHEMA.metadata)
     sources = []
     for (corpus, split), clips in sorted(world.items()):
         shards = [f"shards/{corpus}/{split}-{place // 3:06d}.tar" for place in range(len(clips))]
         texts = [[f"Answer of {task}." * (1 + place % 7) for task in tasks] for place, (_, tasks) in enumerate(clips)]
+        said = [[[text] for text in row] for row in texts]
+        told = traits(pa.array(texts, schema.field("prompts").type), pa.array(said, schema.field("answers").type))
         columns = [
             [tasks for _, tasks in clips],
             [samples / RATE for samples, _ in clips],
             shards,
-            [[[text] for text in row] for row in texts],
+            said,
             texts,
+            told["answer_traits"],
         ]
         sources.append(
             write_source(
                 folder,
                 corpus,
                 split,
-                [pa.Table.from_arrays(list(map(pa.array, columns, schema.types)), schema=schema)],
+                [pa.Table.from_arrays(list(map(pa.array, columns[:5], schema.types)) + columns[5:], schema=schema)],
                 [],
             )
         )

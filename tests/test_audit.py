@@ -26,12 +26,14 @@ from manifests.tables import write_table
 from shards.audio import encode, pcm_md5
 from shards.audit import Report, audit, write
 from shards.audit.sections import GATES, QUERIES, difference
+from shards.audit.tables import TABLES
 from shards.flac import RATE
 from shards.index import FORMAT, QUARANTINE, SCHEMA, Dataset, Manifest, Source, digest_of, proof
 from shards.quality import measure
 from shards.render import Stored
 from shards.sample import Sample
 from shards.stream import Stream
+from shards.traits import traits
 from shards.writer import open_shard
 
 
@@ -314,18 +316,13 @@ def test_the_mixture_is_what_the_stream_deals(dataset: Dataset, weights: tuple[f
 @settings(max_examples=60)
 @given(st.lists(st.lists(st.text("ab \t\n\r\x0c\u00a0\u3000\u4e2d", max_size=12), max_size=3), max_size=6))
 def test_words_are_runs_without_white_space(answers: list[list[str]]) -> None:
-    column = pa.array([answers], type=SCHEMA.field("answers").type)
     words = [[len(re.findall(r"[^ \t\n\r\f]+", text)) for text in texts] for texts in answers]
-    samples = pa.table(
-        {
-            "key": ["k"],
-            "tasks": [["t"] * len(answers)],
-            "prompts": [["p"] * len(answers)],
-            "answers": column,
-        }
-    )
+    prompts = pa.array([["p"] * len(answers)], SCHEMA.field("prompts").type)
+    told = traits(prompts, pa.array([answers], SCHEMA.field("answers").type))
+    samples = pa.table({"key": ["k"], "corpus": ["c"], "language": ["en"], "tasks": [["t"] * len(answers)], **told})
     connection = duckdb.connect()
     connection.register("samples", samples)
+    connection.execute(TABLES["told"])
     flat = [count for counts in words for count in counts]
     expected = [("t", len(flat), flat.count(0), min(flat), statistics.median(flat), max(flat))] if flat else []
     assert [row[:6] for row in connection.execute(QUERIES["answers"]).fetchall()] == expected

@@ -13,15 +13,15 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit_world import TEST, TRAIN, dataset_of, gate, look, rows_of
+from audit_world import TEST, TRAIN, answered, dataset_of, gate, look, rows_of
 from manifests import TASKS
 from manifests.licences import clip_terms, joined
 from shards.audit.sections import answers, labels, languages, licences, prompts, speakers
+from shards.scripts import PAIRS, SCRIPTS, SIMPLIFIED_ONLY, TRADITIONAL_ONLY
 
 WORDS = re.findall(r"\w+", "the quick brown fox jumps over a lazy dog while nobody looks at it from afar")
 SQL = duckdb.connect()
@@ -70,9 +70,7 @@ def test_prompts_are_counted_by_paraphrase(tmp_path: Path) -> None:
 def test_the_longest_paraphrase_that_fits_is_meant(task: str, question: str, data: st.DataObject) -> None:
     lines = TASKS[task].prompts
     prompt = data.draw(st.sampled_from(lines)).replace("{}", question)
-    samples = pa.table({"key": ["k"], "tasks": [[task]], "prompts": [[prompt]], "answers": [[["x"]]]})
-    SQL.register("samples", samples)
-    [(_, form, *_)] = SQL.execute(prompts.QUERIES["prompts"]).fetchall()
+    [(_, form, *_)] = answered(prompts.QUERIES["prompts"], (), [prompt], [["x"]], task)
     halves = [(line, *line.split("{}")) for line in lines]
     fitting = [line for line, head, tail in halves if prompt.startswith(head) and prompt.endswith(tail)]
     assert form in fitting
@@ -148,22 +146,13 @@ PIECES = (
     st.lists(st.lists(st.lists(st.sampled_from(PIECES), max_size=14).map(" ".join), max_size=3), min_size=1, max_size=5)
 )
 def test_answers_are_counted_as_a_loop_would(given_answers: list[list[str]]) -> None:
-    samples = pa.table(
-        {
-            "key": ["k"],
-            "tasks": [["t"] * len(given_answers)],
-            "prompts": [["p"] * len(given_answers)],
-            "answers": pa.array([given_answers], pa.list_(pa.list_(pa.string()))),
-        }
-    )
-    SQL.register("samples", samples)
     flat = list(itertools.chain.from_iterable(given_answers))
-    rows = SQL.execute(answers.QUERIES["answers"]).fetchall()
+    rows = answered(answers.QUERIES["answers"], ("told",), ["p"] * len(given_answers), given_answers)
     if not flat:
         assert rows == []
         return
     words = [len(re.findall(r"[^ \t\n\f\r]+", text)) for text in flat]
-    [(_, count, empty, least, median, most, p1, p99, long, tagged, broken, garbled, repeating, *keys, leaked, _)] = rows
+    [(_, count, empty, least, median, most, p1, p99, long, tagged, broken, garbled, repeating, *keys)] = rows
     assert (count, empty, least, median, most) == (
         len(flat),
         words.count(0),
@@ -177,7 +166,7 @@ def test_answers_are_counted_as_a_loop_would(given_answers: list[list[str]]) -> 
     assert broken == sum(bool(re.search("[\x00-\x08\x0b\x0e-\x1f\x7f\ufffd]", text)) for text in flat)
     assert garbled == sum(bool(GARBLED.search(text)) for text in flat)
     assert repeating == sum(map(repeats, flat))
-    assert leaked == 0
+    assert answered(prompts.QUERIES["leaks"], ("told",), ["p"] * len(given_answers), given_answers) == []
     assert [key is not None for key in keys] == [bool(n) for n in (empty, long, tagged, broken, garbled, repeating)]
 
 
@@ -393,7 +382,7 @@ NAMES = {
 def script(text: str) -> str:
     """The script of a text, by the names that Unicode gives its letters."""
     found = {NAMES.get(unicodedata.name(sign, "").split(" ")[0].split("-")[0]) for sign in text if sign.isalpha()}
-    return next((name for name in languages.SCRIPTS if name in found), "")
+    return next((name for name in SCRIPTS if name in found), "")
 
 
 @settings(max_examples=60, deadline=None)
@@ -431,11 +420,11 @@ def test_scripts_are_counted(tmp_path: Path) -> None:
 
 
 def test_no_character_is_of_both_forms() -> None:
-    assert len(set(languages.PAIRS)) == len(languages.PAIRS) == 2 * len(languages.SIMPLIFIED_ONLY)
+    assert len(set(PAIRS)) == len(PAIRS) == 2 * len(SIMPLIFIED_ONLY)
     # What was simplified is what Japanese and GB 2312 disagree on, and what Big5 has is the other.
-    for sign in languages.SIMPLIFIED_ONLY:
+    for sign in SIMPLIFIED_ONLY:
         sign.encode("gb2312")
-    for sign in languages.TRADITIONAL_ONLY:
+    for sign in TRADITIONAL_ONLY:
         sign.encode("big5")
         with pytest.raises(UnicodeEncodeError):
             sign.encode("gb2312")

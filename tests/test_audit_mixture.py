@@ -23,7 +23,7 @@ from shards.audit.database import Database
 from shards.audit.dry_run import RANDOM, padded_at_random
 from shards.audit.sections import QUERIES, batching, mixture
 from shards.audit.view import Settings, View
-from shards.index import FORMAT, QUARANTINE, SCHEMA, Dataset, Manifest, Source, digest_of, proof
+from shards.index import FORMAT, QUARANTINE, SCHEMA, Dataset, Manifest, Source, digest_of, proof, with_traits
 from shards.report import plan_report
 from shards.stream import Stream
 from test_audit import Made, World, build
@@ -63,7 +63,7 @@ def write_large(folder: Path) -> Dataset:
                 empty = [] if pa.types.is_list(field.type) else empty
                 columns[field.name] = pa.repeat(pa.scalar(empty, field.type), count)
         table = pa.table([columns[field.name].cast(field.type) for field in SCHEMA], schema=SCHEMA)
-        write_table(f"{folder}/index/{task}/train.parquet", table)
+        write_table(f"{folder}/index/{task}/train.parquet", with_traits(table))
         write_table(f"{folder}/quarantine/{task}/train.parquet", QUARANTINE.empty_table())
         sources.append(
             Source(

@@ -16,7 +16,7 @@ from conftest import World
 from shards import Dataset
 from shards.croissant import croissant
 from shards.finishing import publish
-from shards.index import SCHEMA
+from shards.index import FOR_MACHINES, SCHEMA
 from shards.papers import gather
 
 mlcroissant = pytest.importorskip("mlcroissant", reason="it is in the extra `test`")
@@ -63,14 +63,14 @@ def test_its_records_are_the_rows_of_the_index(folder: Path) -> None:
     described, dataset = mlcroissant.Dataset(str(folder / "croissant.json")), Dataset(folder)
     assert [one.id for one in described.metadata.record_sets] == ["clotho/evaluation", "librispeech/dev-clean"]
     for name in ("clotho/evaluation", "librispeech/dev-clean"):
-        rows = dataset.table(*name.split("/")).drop_columns(["fingerprint"]).to_pylist()
+        rows = dataset.table(*name.split("/")).drop_columns(list(FOR_MACHINES)).to_pylist()
         read = [
             {key.removeprefix(f"{name}/"): as_text(value) for key, value in one.items()}
             for one in described.records(name)
         ]
         assert len(read) == len(rows) == len(WORLD[tuple(name.split("/"))])
         for one, row in zip(read, rows, strict=True):
-            assert set(one) == set(row) == {field.name for field in SCHEMA} - {"fingerprint"}
+            assert set(one) == set(row) == {field.name for field in SCHEMA} - {*FOR_MACHINES}
             # What cannot be said of a sample's sound is not a number in the index, and nothing in a record.
             assert one == {column: None if value != value else value for column, value in row.items()}
             assert one["answers"] and all(isinstance(answer, str) for several in one["answers"] for answer in several)

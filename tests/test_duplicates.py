@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 import soundfile
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.audio import to_mp3
-from shards.audit import heard, likeness
+from shards.audit import clashes, heard, likeness
 from shards.audit.likeness import CLOSE, SHARE, Prints, across, confirm, within
 from shards.audit.sections import duplicates
 from shards.audit.sections.duplicates import Duplicates
@@ -155,6 +156,49 @@ def test_what_is_meant_to_be_there_often_is_a_table_and_no_fault(tmp_path: Path)
     }
     assert found.tasks["librispeech"] == {"asr": 6, "phone_recognition": 1}
     assert verdict_of(found)[0] == "PASS"
+
+
+@pytest.mark.parametrize("first", [1, 8])
+def test_tables_and_numbers_are_those_of_the_sql_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    monkeypatch.setattr(clashes, "FIRST", first)
+    dice = np.random.default_rng(first)
+    said = ["", "yes", "No, I do not think that he would.", "no i do not think <COMMA> that HE would", "\u00c4h, " * 9]
+    places = [("librispeech", "dev-clean"), ("librispeech", "test-clean"), ("slurp", "test"), ("voxceleb1", "dev")]
+    planted = [
+        Twin(
+            corpus=corpus,
+            split=split,
+            name=f"{'+'.join(map(str, dice.permutation(9)[: 1 + n % 2]))}-{n % 7}{'-headset' * (n % 3 == 0)}",
+            pcm=tone(int(dice.integers(1, 30))),
+            text=said[dice.integers(len(said))],
+            asked=tuple(
+                (task, "Ask.", tuple(dice.choice(["a", "b", "c"], 2).tolist()))
+                for task in dice.permutation(["asr", "gender_recognition", "audio_caption", "speech_qa"]).tolist()[
+                    : 1 + n % 3
+                ]
+            ),
+        )
+        for n, (corpus, split) in enumerate(places[k % 4] for k in range(90))
+    ]
+    names = {(clip.corpus, clip.split, clip.name): clip for clip in planted}
+    view = view_of(shelve(tmp_path, list(names.values())), recipe_of([":".join(place) for place in places], []))
+    found = duplicates.look(view)
+    monkeypatch.chdir(tmp_path)
+    plain = duckdb.connect()
+    plain.execute(view.database.views)
+    for table in ("places", "said", "(select pcm_md5, corpus, split, key, all_zero, tasks from doubles)"):
+        rows = plain.execute(f"select * from {table} order by all").fetchall()
+        assert view.database.connection.execute(f"select * from {table} order by all").fetchall() == rows
+        assert len(rows) > 3
+    assert view.database.ask("sources") == plain.execute(duplicates.QUERIES["sources"]).fetchall()
+    rows = plain.execute(duplicates.QUERIES["conflicts"]).fetchall()
+    assert [
+        (row.task, row.recordings, [list(map(list, pair)) for pair in row.examples]) for row in found.conflicts
+    ] == [(task, recordings, examples) for task, recordings, examples in rows]
+    assert max(recordings for _, recordings, _ in rows) > 8
+    assert plain.execute(duplicates.QUERIES["repeated"]).fetchall() == view.database.ask("repeated")
 
 
 def decoded(file: bytes) -> np.ndarray:

@@ -60,6 +60,8 @@ def test_a_query_is_answered_from_the_tables_of_the_page(dataset: Dataset) -> No
     assert found.columns == ("split", "n")
     assert dict(found.rows) == counts
     assert ask(dataset, None, "select count(*) from roles").rows == ((0,),)
+    answers = sum(len(answers) for row in rows_of(dataset) for answers in row["answers"])
+    assert ask(dataset, None, "select sum(answers) from told").rows == ((answers,),)
 
 
 def test_the_instructions_are_one_a_row(dataset: Dataset, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import io
 from pathlib import Path
@@ -430,6 +431,64 @@ def test_runs_are_thirteen_words_of_one_text(texts: list[list[str]], first: int)
     assert len(set(made.hashes.tolist())) == len({run for _, run in expected})
     whole = [tuple(text.split()) for text in said.slice(first).to_pylist()]
     assert len(set(made.whole.tolist())) == len(set(whole)) == len(set(zip(made.whole.tolist(), whole, strict=True)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(VOCABULARY | st.just(" "), max_size=40), max_size=8), st.integers(0, 3), st.booleans())
+def test_the_loop_in_c_finds_the_runs_that_numpy_finds(texts: list[list[str]], first: int, few: bool) -> None:
+    assert runs.find is not None, "shards/_alike.c was not built: run 'make setup'"
+    said = pa.array(["", "x y", *(" ".join(words) for words in texts)], pa.string()).slice(first)
+    plain = runs.runs_in_numpy(said)
+    maybe = runs.Marks(plain.hashes[:: 2 if few else 1])
+    for marks in (None, maybe):
+        made = runs.runs_of(said, marks)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runs, "find", None)
+            expected = runs.runs_of(said, marks)
+        for name in ("hashes", "rows", "begins", "ends"):
+            assert getattr(made, name).tolist() == getattr(expected, name).tolist()
+        told = np.unique(made.rows)
+        assert made.whole[told].tolist() == plain.whole[told].tolist()
+    assert runs.runs_of(said).whole.tolist() == plain.whole.tolist()
+
+
+@functools.cache
+def in_memory() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect()
+
+
+LETTERS = st.text(st.sampled_from("aZ9 <>.'-\n\x00\u00e9\u0130\u4f60\u2019"), max_size=30) | st.sampled_from(
+    ["<COMMA>", "a <COMMA> b", "x.<b> y", "<b><c> d", "<a", "<A9> z", "  ", " <b> ", "<>", "<<b>>"]
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(LETTERS | st.lists(LETTERS, max_size=3).map("".join), max_size=12), st.integers(0, 2))
+def test_what_is_said_is_what_the_sql_says(texts: list[str], first: int) -> None:
+    column = pa.array(["", "B", *texts], pa.string()).slice(first)
+    connection = in_memory()
+    connection.register("texts", pa.table({"text": column}))
+    sql = f"select case when text = ascii then {SAID} else text end, len(text), text = ascii from"
+    sql += " (select text, regexp_replace(text, '[^\\x00-\\x7F]', '', 'g') as ascii from texts)"
+    expected = connection.execute(sql).fetchall()
+    made = [runs.say(column)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "spoken", None)
+        made.append(runs.say(column))
+    for said, plain, letters in made:
+        assert list(zip(said.to_pylist(), letters.tolist(), plain.to_pylist(), strict=True)) == expected
+
+
+def test_the_loops_of_texts_refuse_what_lies_outside_of_them() -> None:
+    content, ends = b"some words", np.array([0, 4, 10], np.int32)
+    assert np.frombuffer(runs.spoken(content, ends)[1], np.int32).tolist() == [0, 4, 9]
+    for wrong in (np.array([0, 11], np.int32), np.array([4, 0], np.int32), np.array([-1, 4], np.int32), b"", b"abc"):
+        with pytest.raises(ValueError, match="do not fit"):
+            runs.spoken(content, wrong)
+        with pytest.raises(ValueError, match="do not fit"):
+            runs.find(content, wrong, b"")
+    with pytest.raises(ValueError, match="do not fit"):
+        runs.find(content, ends, b"abc")
 
 
 def test_words_are_those_of_the_sql() -> None:

@@ -65,7 +65,8 @@ def test_the_loop_in_c_looks_up_what_numpy_looks_up(
     assert likeness.look is not likeness.look_in_numpy, "shards/_alike.c was not built: run 'make setup'"
     these, those = drawn(seed, count, sounds, flips), drawn(seed, held, sounds, flips // 2)
     table = Table(those, shift, width)
-    given = (these.words, these.clips, table.words, table.clips, table.ends, table.taken, shift, width, most, limit)
+    assert table.parts == likeness.fill_in_numpy(those.words, those.clips, shift, width)
+    given = (these.words, these.clips, *table.parts, shift, width, most, limit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(likeness, "AT_ONCE", at_once)
         assert in_order(likeness.look(*given)) == in_order(likeness.look_in_numpy(*given))
@@ -107,10 +108,21 @@ def test_the_loops_in_c_refuse_what_lies_outside_of_their_arrays() -> None:
         with pytest.raises(ValueError, match="do not fit"):
             likeness.sort(prints.words, low)
     table = Table(prints, 20, 8)
-    right = [*(prints.words, prints.clips, table.words, table.clips, table.ends, table.taken), 20, 8, 64, 10]
+    words, clips, ends, taken = table.parts
+    right = [*(prints.words, prints.clips, words, clips, ends, taken), 20, 8, 64, 10]
     assert len(likeness.look(*right))
     # Words without clips, a table cut short, ends beyond it and before it, a chunk that is no part of a word.
-    wrong = {1: prints.clips[1:], 2: table.words[1:], 3: table.clips[1:], 4: table.ends[1:], 5: table.taken[1:]}
-    for place, value in [*wrong.items(), (4, table.ends + 1), (4, table.ends - 60), (6, 57), (6, -1), (7, 2), (7, 31)]:
+    wrong = {1: prints.clips[1:], 2: words[8:], 3: clips[4:], 4: ends[4:], 5: taken[1:]}
+    at = np.frombuffer(ends, np.int32)
+    for place, value in [*wrong.items(), (4, at + 1), (4, at - 60), (6, 57), (6, -1), (7, 2), (7, 31)]:
         with pytest.raises(ValueError, match="do not fit"):
             likeness.look(*right[:place], value, *right[place + 1 :])
+    for words, clips, shift, width in [
+        (prints.words[1:], prints.clips, 20, 8),
+        (prints.words, prints.clips, 57, 8),
+        (prints.words, prints.clips, -1, 8),
+        (prints.words, prints.clips, 20, 2),
+        (prints.words, prints.clips, 20, 31),
+    ]:
+        with pytest.raises(ValueError, match="do not fit"):
+            likeness.fill(words, clips, shift, width)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from manifests import draw
 from manifests.recipe import Row
+from shards import growing
 from shards.index import Dataset
 from shards.queues import Queue, longest_answers, make_queues
 from test_audit import Made, World, build
@@ -48,6 +49,32 @@ def test_an_order_is_that_of_one_sort_of_all(runs: list[tuple[int, int]], window
     )  # fmt: skip
     assert np.array_equal(queue.shard, np.repeat(shards, sizes))
     assert np.array_equal(queue.order(7, epoch, window), sorted_at_once(queue.shard, 7, epoch, window))
+
+
+NUMBERS = st.integers(0, 40) | st.integers(0, 2**64 - 1) | st.integers(0, 40).map(lambda n: (n << 58) + 2**57 - n)
+LENGTHS = (
+    st.sampled_from([0.0, 1e-300, 2.5, 30.0]) | st.floats(0, 200) | st.integers(1, 480_000).map(lambda n: n / 16_000)
+)
+
+
+@given(st.lists(NUMBERS, max_size=200))
+def test_numbers_are_ranked_as_by_a_stable_sort(numbers: list[int]) -> None:
+    words = np.array(numbers, np.uint64)
+    assert growing.sort is not None, "shards/_alike.c was not built: run 'make setup'"
+    assert growing.ranked(words).tolist() == np.argsort(words, kind="stable").tolist()
+
+
+@given(st.lists(LENGTHS | LENGTHS.map(lambda n: n + 1e-13), max_size=200), st.integers(1, 60), st.booleans())
+def test_rows_are_ranked_each_by_itself(lengths: list[float], width: int, negative: bool) -> None:
+    values = np.array(lengths) - negative
+    rows = [values[first : first + width] for first in range(0, len(values), width)]
+    places = [
+        place + width * row for row, part in enumerate(rows) for place in np.argsort(part, kind="stable").tolist()
+    ]
+    assert growing.ranked_rows(values, width).tolist() == places
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(growing, "sort", None)
+        assert growing.ranked_rows(values, width).tolist() == places
 
 
 def regrouped(dataset: Dataset, rows: int) -> Dataset:

@@ -553,9 +553,9 @@ def test_what_is_no_dataset_is_told_with_what_makes_one(tmp_path: Path, own: Dat
         with pytest.raises(UserError, match=r"dataset\.json is not a dataset of this version"):
             Dataset(tmp_path)
     files.write_whole(
-        tmp_path / "dataset.json", Path(own.url, "dataset.json").read_bytes().replace(b"dataset-4", b"dataset-9")
+        tmp_path / "dataset.json", Path(own.url, "dataset.json").read_bytes().replace(b"dataset-5", b"dataset-9")
     )
-    with pytest.raises(UserError, match=r"has the format 'salmonn-dataset-9', this version reads 'salmonn-dataset-4'"):
+    with pytest.raises(UserError, match=r"has the format 'salmonn-dataset-9', this version reads 'salmonn-dataset-5'"):
         Dataset(tmp_path)
 
 

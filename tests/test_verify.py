@@ -22,7 +22,7 @@ from manifests.tables import write_table
 from pipelines.collect import collect, orphans
 from pipelines.verify import shard_tasks, verify_index, verify_shard
 from shards import Dataset
-from shards.index import File, Manifest, digest_of
+from shards.index import SCHEMA, File, Manifest, digest_of, with_traits
 from shards.sample import member, tar_end
 
 SHARD = "shards/librispeech/train-clean-100-000000.tar"
@@ -124,6 +124,21 @@ def index_drift(folder: Path) -> None:
     change_index(folder, table.set_column(column, table.schema.field("text"), pa.array(texts)))
 
 
+def answers_drift(folder: Path) -> None:
+    """The index has an answer that the shard has not, and tells rightly of it."""
+    rows = pq.read_table(folder / INDEX).to_pylist()
+    rows[0]["answers"][0][0] += " AND MORE"
+    change_index(folder, with_traits(pa.Table.from_pylist(rows, schema=SCHEMA)))
+
+
+def traits_drift(folder: Path) -> None:
+    """The index tells of an answer what is not so."""
+    table = pq.read_table(folder / INDEX)
+    rows = table.to_pylist()
+    rows[0]["answer_traits"][0][0]["words"] += 1
+    change_index(folder, pa.Table.from_pylist(rows, schema=SCHEMA))
+
+
 def stale_shard(folder: Path) -> None:
     """A shard of an earlier build lies among the others."""
     shutil.copy(folder / SHARD, folder / SHARD.replace("000000", "000099"))
@@ -179,6 +194,8 @@ FAULTS: dict[Callable[[Path], None], str] = {
     link_member: "is not a plain file",
     oversize: "bytes, dataset.json says",
     index_drift: "text is .* in the shard, .* in the index",
+    answers_drift: "its instructions are others in the shard than in the index",
+    traits_drift: "what its index row tells of its texts is not so",
     stale_shard: "000099.tar: not in dataset.json; salmonn gc removes it",
     missing_shard: "missing",
     swapped: "not those of the index, in that order",

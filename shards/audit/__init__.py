@@ -17,6 +17,7 @@ from shards.audit.page import render
 from shards.audit.pairs import write_pairs
 from shards.audit.report import FORMAT, Report
 from shards.audit.sections import QUERIES, ROOMS, difference
+from shards.audit.tables import TABLES
 from shards.audit.verdicts import worst
 from shards.audit.view import Settings, View
 from shards.index import Dataset
@@ -25,6 +26,8 @@ __all__ = ["Report", "audit", "write", "write_folder"]
 
 TOGETHER = 5_000_000
 """Of more samples, sections are made one after the other: what two of them hold at a time would be too much."""
+ARITHMETIC = ("mixture", "duplicates", "leakage")
+"""Sections that reckon more than they ask."""
 LONGEST = 30.0
 """Seconds of a clip that are dealt at most: what Whisper takes."""
 
@@ -98,13 +101,24 @@ def audit(
 
 def look(view: View) -> dict[str, Any]:
     """Return what every section finds."""
-    if sum(source.packed for source in view.dataset.manifest.sources) > TOGETHER:
-        return {name: room.look(view) for name, room in ROOMS.items()}
-    # The dry run of the mixture needs a core and no table: it goes on while the others ask DuckDB.
-    with ThreadPoolExecutor(1) as pool:
-        mixture = pool.submit(ROOMS["mixture"].look, view)
-        found = {name: room.look(view) for name, room in ROOMS.items() if name != "mixture"}
-        return found | {"mixture": mixture.result()}
+    if sum(source.packed for source in view.dataset.manifest.sources) > TOGETHER or not files.is_local(
+        view.dataset.url
+    ):
+        return look_at(view, ROOMS)
+    # First, so that they always stand in the same order among the views.
+    for table in TABLES.values():
+        view.database.define(table)
+    # The dry run of the mixture and the search for pairs are arithmetic on one core each, and DuckDB works beside them.
+    with ThreadPoolExecutor(2) as pool:
+        queries = [name for name in ROOMS if name not in ARITHMETIC]
+        lanes = [pool.submit(look_at, view, names) for names in (["mixture"], queries)]
+        found = look_at(view, [name for name in ARITHMETIC if name != "mixture"])
+        return found | {name: part for lane in lanes for name, part in lane.result().items()}
+
+
+def look_at(view: View, names: Iterable[str]) -> dict[str, Any]:
+    """Return what some sections find, one after the other."""
+    return {name: ROOMS[name].look(view) for name in names}
 
 
 def write(report: Report, html_path: str | Path, json_path: str | Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from manifests import Recipe, files
 from manifests.tables import read_table
+from shards.audit.tables import named_in
 from shards.index import FORMAT, QUARANTINE, SCHEMA, Dataset
 
 MEMORY = "600MB"
@@ -41,6 +43,7 @@ class Database:
         # What does not fit is written here, until this Database is gone.
         self.spill = tempfile.TemporaryDirectory(prefix="salmonn-audit-", ignore_cleanup_errors=True)
         self.connection = duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": self.spill.name})
+        self.owner, self.threads = threading.get_ident(), threading.local()
         self.add("samples", dataset)
         self.add_refusals(dataset)
         self.connection.execute(self.views[self.views.index("create table roles") :])
@@ -96,11 +99,26 @@ class Database:
         self.views += f"\n{sql}"
         self.connection.execute(sql)
 
+    def mine(self) -> duckdb.DuckDBPyConnection:
+        """Return the connection of this thread: one answers a query at a time."""
+        if threading.get_ident() == self.owner:
+            return self.connection
+        if not hasattr(self.threads, "cursor"):
+            self.threads.cursor = self.connection.cursor()
+        made: duckdb.DuckDBPyConnection = self.threads.cursor
+        return made
+
+    def prepare(self, sql: str) -> None:
+        """Make the tables that a query asks, of those that need not always be there."""
+        for made in named_in(sql):
+            self.define(made)
+
     def ask(self, name: str, **values: str) -> list[tuple[Any, ...]]:
         """Return the rows of one of the queries, by its name."""
         asked = (name, *(part for pair in sorted(values.items()) for part in pair))
         if asked not in self.answers:
-            self.answers[asked] = self.connection.execute(self.queries[name], values or None).fetchall()
+            self.prepare(self.queries[name])
+            self.answers[asked] = self.mine().execute(self.queries[name], values or None).fetchall()
         return self.answers[asked]
 
 

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.audit.view import ordered
-from shards.plan import Order
-from shards.realised import planned
+from shards.plan import POOL, Order
 
-AT_ONCE = 1 << 17
+AT_ONCE = 64 * POOL
 """Draws counted together: enough that numpy is quick, few enough that they take no memory."""
 RANDOM = (8, 32)
 """Examples of the random batches that are priced beside those of the plan."""
@@ -59,17 +58,13 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 
 def draws_of(order: Order) -> Iterator[Draws]:
     """Yield the draws of one cycle, many pools together."""
-    queues, places, sizes, held = [], [], [], 0
-    for part in planned(order, epochs=1):
-        queues.append(part.queue)
-        places.append(order.offsets[part.queue] + part.item)
-        sizes.append(part.sizes)
-        held += len(part.queue)
-        if held >= AT_ONCE:
-            yield Draws(queue=np.concatenate(queues), place=np.concatenate(places), sizes=np.concatenate(sizes))
-            queues, places, sizes, held = [], [], [], 0
-    if held:
-        yield Draws(queue=np.concatenate(queues), place=np.concatenate(places), sizes=np.concatenate(sizes))
+    mark = order.start
+    while mark.deal < order.examples:
+        queue, item, _, after = order.draws(mark, AT_ONCE)
+        place = order.offsets[queue] + item
+        arranged, starts = order.arranged(place, mark.deal)
+        yield Draws(queue=queue[arranged], place=place[arranged], sizes=np.diff(starts))
+        mark = after
 
 
 def dry_run(order: Order) -> Counted:

@@ -46,6 +46,10 @@ where one.pcm_md5 <> other.pcm_md5 and not list_has_any(one.origins, other.origi
 FACTS = ["key", "id", "corpus", "split", "pcm_md5"]
 
 
+SAID = ("heard",)
+"""What was said is kept beside the answers to queries."""
+
+
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """What was held against each other by its fingerprint."""
 
@@ -66,27 +70,56 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 def hear(view: View) -> Heard:
     """Make the table `likely`, unless it is there, and say what went into it."""
+    answers = view.database.answers
+    if SAID in answers:
+        [(clips, most)] = answers[SAID]
+        return Heard(clips=clips, words=most)
     parts = tuple(parts_of(view))
-    names = {(part.source.corpus, part.source.split) for part in parts}
-    sizes = [(size, clips) for corpus, split, size, clips in view.database.ask("prints") if (corpus, split) in names]
+    connection = view.database.connection
+    if most_words(view, parts) <= HELD:
+        memory = Memory(view, HEARD)
+        sizes = memory.sizes(parts)
+    else:
+        sizes = sizes_of(view, parts)
+        memory = Memory(view, next((words for words in (HEARD, most_of(sizes)) if total(sizes, words) <= HELD), 0))
     clips = sum(clips for size, clips in sizes if size)
+    most = most_of(sizes)
+    pairs = candidates(memory, parts, most, total(sizes, most))
+    alike = confirm(pairs, lambda: memory.prints(parts, HEARD))
+    memory.blocks.clear()
+    columns = {"one": alike.pairs[:, 0], "other": alike.pairs[:, 1], "shared": alike.shared, "bits": alike.bits}
+    connection.register("likely_pairs", pa.table(columns))
+    connection.register("likely_facts", facts(view, parts, np.unique(alike.pairs)))
+    connection.execute(LIKELY)
+    connection.unregister("likely_pairs")
+    connection.unregister("likely_facts")
+    answers[SAID] = [(clips, most)]
+    return Heard(clips=clips, words=most)
+
+
+def most_of(sizes: list[tuple[int, int]]) -> int:
+    """Return how many words of each clip can be held against each other."""
     most = HEARD
     while most > FEWEST and total(sizes, most) > BUDGET:
         most -= 1
-    connection = view.database.connection
-    if not connection.execute("select 1 from duckdb_tables() where table_name = 'likely'").fetchall():
-        kept = next((words for words in (HEARD, most) if total(sizes, words) <= HELD), 0)
-        memory = Memory(view, kept)
-        pairs = candidates(memory, parts, most, total(sizes, most))
-        alike = confirm(pairs, lambda: memory.prints(parts, HEARD))
-        del memory
-        columns = {"one": alike.pairs[:, 0], "other": alike.pairs[:, 1], "shared": alike.shared, "bits": alike.bits}
-        connection.register("likely_pairs", pa.table(columns))
-        connection.register("likely_facts", facts(view, parts, np.unique(alike.pairs)))
-        connection.execute(LIKELY)
-        connection.unregister("likely_pairs")
-        connection.unregister("likely_facts")
-    return Heard(clips=clips, words=most)
+    return most
+
+
+def most_words(view: View, parts: Iterable[Part]) -> int:
+    """Return how many words fingerprints have at most, by what the files of the index say of themselves."""
+    found = 0
+    for part in parts:
+        with open_parquet(files.join(view.dataset.url, part.source.index.path)) as parquet:
+            place = [parquet.schema.column(n).path for n in range(len(parquet.schema))].index("fingerprint")
+            groups = range(parquet.num_row_groups)
+            found += sum(parquet.metadata.row_group(group).column(place).total_uncompressed_size for group in groups)
+    return found // 8
+
+
+def sizes_of(view: View, parts: Iterable[Part]) -> list[tuple[int, int]]:
+    """Return how many words fingerprints have, and how many have so many, by the query `prints`."""
+    names = {(part.source.corpus, part.source.split) for part in parts}
+    return [(size, clips) for corpus, split, size, clips in view.database.ask("prints") if (corpus, split) in names]
 
 
 def total(sizes: list[tuple[int, int]], most: int) -> int:
@@ -136,6 +169,16 @@ class Memory:
     def __init__(self, view: View, kept: int) -> None:
         self.view, self.kept = view, kept
         self.blocks: dict[tuple[str, str], list[Block]] = {}
+
+    def sizes(self, parts: Iterable[Part]) -> list[tuple[int, int]]:
+        """Read all `parts`, and return of how many words how many clips there are, or more words than are kept."""
+        counts = np.zeros(self.kept + 1, np.int64)
+        for part in parts:
+            self.blocks[part.source.corpus, part.source.split] = held = []
+            for block in read_blocks(self.view, part):
+                held.append(block.cut(self.kept).copy())
+                counts += np.bincount(held[-1].sizes, minlength=len(counts))
+        return list(enumerate(counts.tolist()))
 
     def prints(self, parts: Iterable[Part], most: int) -> Iterator[Prints]:
         """Yield the first `most` words of every clip of `parts`."""
@@ -189,11 +232,9 @@ def facts(view: View, parts: Iterable[Part], clips: NDArray[np.int64]) -> pa.Tab
     for part in parts:
         if np.searchsorted(clips, part.first) == np.searchsorted(clips, part.first + part.source.packed):
             continue
-        for first, table in read(view, part, FACTS):
-            low, high = np.searchsorted(clips, [first, first + table.num_rows])
-            if low < high:
-                some = table.take(pa.array(clips[low:high] - first))
-                tables.append(some.add_column(0, "clip", pa.array(clips[low:high])).cast(pa.schema(kinds)))
+        mine = clips[slice(*np.searchsorted(clips, [part.first, part.first + part.source.packed]))]
+        some = pa.concat_tables(chosen(view, part.source, mine - part.first, FACTS)).select(FACTS)
+        tables.append(some.add_column(0, "clip", pa.array(mine)).cast(pa.schema(kinds)))
     return pa.concat_tables(tables)
 
 
@@ -209,5 +250,21 @@ def rows(view: View, source: Source, columns: list[str]) -> Iterator[pa.Table]:
     """Yield columns of the index of a split, ROWS rows at a time."""
     place = files.join(view.dataset.url, source.index.path)
     with open_parquet(place) as parquet:
-        for batch in parquet.iter_batches(ROWS, columns=columns, use_threads=files.is_local(place)):
+        for batch in parquet.iter_batches(ROWS, columns=columns, use_threads=False):
             yield pa.table(batch)
+
+
+def chosen(view: View, source: Source, numbers: NDArray[np.int64], columns: list[str]) -> Iterator[pa.Table]:
+    """Yield columns of some rows of the index of a split, by their numbers, which ascend; a row group at a time."""
+    if not len(numbers):
+        return
+    with open_parquet(files.join(view.dataset.url, source.index.path)) as parquet:
+        first = 0
+        for group in range(parquet.num_row_groups):
+            after = first + parquet.metadata.row_group(group).num_rows
+            low, high = np.searchsorted(numbers, [first, after])
+            if low < high:
+                yield parquet.read_row_group(group, columns, use_threads=False).take(
+                    pa.array(numbers[low:high] - first)
+                )
+            first = after

@@ -13,10 +13,10 @@ import msgspec
 
 from manifests import Recipe, UserError
 from shards.audit.database import Database, quoted
-from shards.index import Dataset
+from shards.index import FOR_MACHINES, Dataset
 
-FLAT = """\
-select samples.* exclude (tasks, prompts, answers, fingerprint),
+FLAT = f"""\
+select samples.* exclude (tasks, prompts, answers, {", ".join(FOR_MACHINES)}),
        coalesce(roles.trained, false) as trained, coalesce(roles.evaluated, false) as evaluated,
        unnest(tasks) as task, unnest(prompts) as prompt, unnest(answers) as answers
 from samples left join roles using (corpus, split)"""
@@ -45,8 +45,10 @@ def ask(dataset: Dataset, recipe: Recipe | None, sql: str, stages: Sequence[str]
 
     UserError with what DuckDB says if it is not a query, or asks for what is not there.
     """
-    connection = opened(dataset, recipe, stages).connection
+    database = opened(dataset, recipe, stages)
+    connection = database.connection
     try:
+        database.prepare(sql)
         result = connection.execute(sql)
         if result.description is None:
             return Answer(columns=(), rows=())

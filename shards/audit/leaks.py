@@ -21,18 +21,21 @@ select hash(corpus, split) as place, hash({SAID}) as said, hash(pcm_md5) as audi
 from samples where len(text) >= {SHORT};"""
 
 HITS = """\
-with samples_named as not materialized (
-  select corpus, split, key, trained, evaluated, unnest({names}) as name
-  from {table} join sides using (corpus, split) where (trained or evaluated) and {where}),
+with mine as not materialized (
+  select corpus, split, key, unnest({names}) as name
+  from {mine} as samples join sides using (corpus, split) where trained and {where}),
+theirs as not materialized (
+  select corpus, split, key, unnest({names}) as name
+  from {theirs} as samples join sides using (corpus, split) where evaluated and {where}),
 held as (
   select corpus, split, name, max(key) as key from (
-    select corpus, split, name, key from samples_named where evaluated
+    select corpus, split, name, key from theirs
     union all select corpus, split, name, '' from known where kind = '{kind}')
   group by corpus, split, name),
 hits as materialized (
   select mine.corpus, mine.split, held.corpus as set_corpus, held.split as set_split,
          mine.key, held.key as set_key, name
-  from samples_named as mine join held using (name) where mine.trained)
+  from mine join held using (name))
 """
 """The rows `hits`: a sample to train on, and what it shares with an evaluation set, for each thing that it shares."""
 
@@ -40,10 +43,10 @@ COUNTED = """\
 ,
 tainted as (
   select hit.corpus, hit.split, hit.set_corpus, hit.set_split, count(distinct hash(key)) as tainted
-  from samples_named as mine
+  from theirs
   join (select distinct corpus, split, set_corpus, set_split, name from hits) as hit
-    on mine.corpus = hit.set_corpus and mine.split = hit.set_split and mine.name = hit.name
-  where mine.evaluated group by all)
+    on theirs.corpus = hit.set_corpus and theirs.split = hit.set_split and theirs.name = hit.name
+  group by all)
 select corpus, split, set_corpus, set_split,
        count(distinct hash(key)) as samples, coalesce(any_value(tainted), 0) as set_samples,
        count(distinct name) as shared, min([key, set_key, name], 3) as examples
@@ -57,24 +60,26 @@ BOTH = """
 """Hashes of what is said on both sides: mostly none, so that no text is looked at."""
 
 KINDS = {
-    "audio": {"names": "[pcm_md5]", "where": "not all_zero", "kind": "", "table": "doubles"},
-    "id": {"names": ORIGINS, "where": "true", "kind": "origin", "table": "samples"},
-    "speaker": {"names": VOICES, "where": "true", "kind": "speaker", "table": "samples"},
-    "text": {
-        "names": f"[{SAID}]",
-        "where": f"len(text) >= {SHORT} and hash({SAID}) in ({BOTH})",
-        "kind": "",
-        "table": "samples",
-    },
+    "audio": {"names": "[pcm_md5]", "where": "not all_zero", "kind": ""},
+    "id": {"names": ORIGINS, "where": "true", "kind": "origin"},
+    "speaker": {"names": VOICES, "where": "true", "kind": "speaker"},
+    "text": {"names": f"[{SAID}]", "where": f"len(text) >= {SHORT} and hash({SAID}) in ({BOTH})", "kind": ""},
 }
 """What two samples can have in common: the very samples of the audio, a source, a speaker, a whole transcript."""
 
-QUERIES = {f"leak_{kind}": (HITS.rstrip("\n") + COUNTED).format(**facts) for kind, facts in KINDS.items()}
+
+def rows_of(kind: str, sql: str, mine: str = "samples", theirs: str = "samples") -> str:
+    """Return SQL over the hits of a kind, of what is trained on in one table and what is evaluated in another."""
+    tables = {"mine": "doubles", "theirs": "doubles"} if kind == "audio" else {"mine": mine, "theirs": theirs}
+    return (HITS.rstrip("\n") + sql).format(**KINDS[kind], **tables)
+
+
+QUERIES = {f"leak_{kind}": rows_of(kind, COUNTED) for kind in KINDS}
 
 PAIRS = """\
 select '{kind}' as kind, key as trained, corpus || ':' || split as trained_in, set_key as evaluated,
        set_corpus || ':' || set_split as evaluated_in, name as shared
 from hits order by all"""
 
-LISTED = {kind: HITS.format(**facts) + PAIRS.format(kind=kind) for kind, facts in KINDS.items()}
+LISTED = {kind: rows_of(kind, "\n" + PAIRS.replace("{kind}", kind)) for kind in KINDS}
 """Every hit by itself, for the list beside the page."""

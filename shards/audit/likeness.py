@@ -87,27 +87,30 @@ class Table:
 
     def __init__(self, held: Prints, shift: int, width: int) -> None:
         self.shift, self.width = shift, width
-        chunks = chunked(held.words, shift, width)
-        order = np.argsort(chunks, kind="stable")
-        self.words, self.clips = held.words[order], held.clips[order]
-        sizes = np.bincount(chunks, minlength=2**width)
-        self.ends = np.zeros(2**width + 1, np.int32)
-        np.cumsum(sizes, out=self.ends[1:])
-        self.taken = np.packbits(sizes > 0, bitorder="little")
+        self.parts = fill(held.words, held.clips, shift, width)
 
     def find(self, block: Prints) -> Pairs:
         """Return the pairs (clip of the block, clip of this table)."""
-        table = self.words, self.clips, self.ends, self.taken, self.shift, self.width
-        return told(look(block.words, block.clips, *table, BUCKET, LIMIT))
+        return told(look(block.words, block.clips, *self.parts, self.shift, self.width, BUCKET, LIMIT))
+
+
+def fill_in_numpy(words: Words, clips: Numbers, shift: int, width: int) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return words and clips by a chunk of the words, where each chunk begins, and a bit for each that has any."""
+    chunks = chunked(words, shift, width)
+    order = np.argsort(chunks, kind="stable")
+    sizes = np.bincount(chunks, minlength=2**width)
+    ends = np.cumsum(np.append(0, sizes)).astype(np.int32)
+    parts = words[order], clips[order], ends, np.packbits(sizes > 0, bitorder="little")
+    return parts[0].tobytes(), parts[1].tobytes(), parts[2].tobytes(), parts[3].tobytes()
 
 
 def look_in_numpy(
     words: Words,
     clips: Numbers,
-    held: Words,
-    held_clips: Numbers,
-    ends: NDArray[np.int32],
-    taken: NDArray[np.uint8],
+    held: bytes,
+    held_clips: bytes,
+    ends: bytes,
+    taken: bytes,
     shift: int,
     width: int,
     most: int,
@@ -118,16 +121,17 @@ def look_in_numpy(
     The words of the table begin, by the number of their chunk, at `ends`, and `taken` has a bit a chunk: whether there
     are any.
     """
-    parts = [b""]
+    parts, of, of_clips = [b""], np.frombuffer(held, np.uint64), np.frombuffer(held_clips, np.uint32)
+    starts, any_there = np.frombuffer(ends, np.int32), np.frombuffer(taken, np.uint8)
     for first in range(0, len(words), AT_ONCE):
         these = words[first : first + AT_ONCE]
         chunks = chunked(these, shift, width)
-        known = np.flatnonzero(taken[chunks >> 3] >> (chunks & 7).astype(np.uint8) & 1)
-        begins = ends[chunks[known]]
-        sizes = np.minimum(ends[chunks[known] + 1] - begins, most)
+        known = np.flatnonzero(any_there[chunks >> 3] >> (chunks & 7).astype(np.uint8) & 1)
+        begins = starts[chunks[known]]
+        sizes = np.minimum(starts[chunks[known] + 1] - begins, most)
         mine, theirs = np.repeat(known, sizes), ranges(begins, sizes)
-        near = np.bitwise_count(these[mine] ^ held[theirs]) <= limit
-        parts.append(paired(clips[first : first + AT_ONCE][mine[near]], held_clips[theirs[near]]))
+        near = np.bitwise_count(these[mine] ^ of[theirs]) <= limit
+        parts.append(paired(clips[first : first + AT_ONCE][mine[near]], of_clips[theirs[near]]))
     return b"".join(parts)
 
 
@@ -150,10 +154,11 @@ def sort_in_numpy(numbers: NDArray[np.uint64], low: int) -> None:
     numbers.sort()
 
 
+__all__ = ["Alike", "Pairs", "Prints", "across", "confirm", "distinct", "ranges", "sort", "within"]
 try:
-    from shards._alike import look, near, sort  # type: ignore[import-not-found]
+    from shards._alike import fill, look, near, sort  # type: ignore[import-not-found]
 except ImportError:
-    look, near, sort = look_in_numpy, near_in_numpy, sort_in_numpy
+    fill, look, near, sort = fill_in_numpy, look_in_numpy, near_in_numpy, sort_in_numpy
 
 
 def within(read: Read, count: int) -> Pairs:

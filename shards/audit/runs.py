@@ -7,8 +7,7 @@ millions of an index are likely to fall together. Whoever shares a whole transcr
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,16 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from shards.audit.heard import rows
-from shards.audit.likeness import THREADS
+from shards.audit.heard import chosen
 from shards.audit.view import View
+from shards.index import Source
+
+try:
+    from shards._alike import runs as find  # type: ignore[import-not-found]
+    from shards._alike import spoken
+except ImportError:  # pragma: no cover
+    find = spoken = None
 
 LENGTH = 13
 """Words of a run, as GPT-3's authors took them (arXiv 2005.14165, appendix C)."""
-LEAST = 3 * LENGTH - 1
-"""Characters of the shortest text that is looked at: thirteen words of two letters."""
-ROWS = 1 << 11
-"""Texts hashed at a time."""
 MOST = 1 << 20
 """Runs that are followed up at most."""
 BITS = 24
@@ -36,6 +37,7 @@ HEADS = np.array([(1 << 8 * size) - 1 for size in range(9)], np.uint64)
 TAILS = HEADS[8] ^ HEADS[::-1]
 """The first bytes of eight, none to all, and the last."""
 Hashes = NDArray[np.uint64]
+Numbers = NDArray[np.int64]
 MARKED = "[^A-Za-z0-9 ]"
 SILENT = r"<[a-z]+> ?|[^\pL\pN ]+"
 """As in SAID of shards/audit/upstream.py."""
@@ -55,31 +57,75 @@ class Runs(msgspec.Struct, frozen=True):
     """Of each text, the hash of all its words."""
 
 
-def share(view: View) -> None:
-    """Make the table `runs`: a sample to train on, one of an evaluation set, and a run that both have.
+class Search:
+    """Looks for runs of evaluation sets, which must be held first, in what is trained on."""
 
-    `tainted` is how many samples of the set share one with that split.
-    """
-    held = list(hashed(view, "evaluated"))
-    known = np.unique(np.concatenate([np.zeros(0, np.uint64), *(runs.hashes for _, runs in held)]))
-    whole = np.unique(np.concatenate([np.zeros(0, np.uint64), *(runs.whole for _, runs in held)]))
-    maybe = np.zeros(2**BITS, bool)
-    maybe[known >> np.uint64(64 - BITS)] = True
-    mine, count = [NAMED.empty_table()], 0
-    for block, runs in hashed(view, "trained") if len(known) else ():
-        some = np.flatnonzero(maybe[runs.hashes >> np.uint64(64 - BITS)])
-        some = some[among(known, runs.hashes[some]) & ~among(whole, runs.whole[runs.rows[some]])][: MOST - count]
-        count += len(some)
-        mine.append(named(block, runs, some))
-    trained = pa.concat_tables(mine)
-    found = np.unique(trained["hash"].to_numpy())
-    theirs = [named(block, runs, np.flatnonzero(among(found, runs.hashes))) for block, runs in held]
-    connection = view.database.connection
-    connection.register("runs_trained", trained)
-    connection.register("runs_held", pa.concat_tables([NAMED.empty_table(), *theirs]))
-    connection.execute(TABLE)
-    connection.unregister("runs_trained")
-    connection.unregister("runs_held")
+    def __init__(self) -> None:
+        """Begin with nothing held."""
+        self.held: list[tuple[Source, int, Runs]] = []
+        self.mine: list[tuple[Source, Numbers, list[str], Hashes]] = []
+        self.count = 0
+        self.known = self.whole = np.zeros(0, np.uint64)
+        self.maybe: Marks | None = None
+
+    def hold(self, source: Source, first: int, said: pa.StringArray) -> None:
+        """Hold texts of an evaluation set, those of a split from row `first` on."""
+        self.held.append((source, first, runs_of(said)))
+
+    def look(self, source: Source, first: int, said: pa.StringArray) -> None:
+        """Look at texts that are trained on. Who shares a whole transcript is counted as that."""
+        if self.maybe is None:
+            nothing = np.zeros(0, np.uint64)
+            self.known = np.unique(np.concatenate([nothing, *(runs.hashes for *_, runs in self.held)]))
+            self.whole = np.unique(np.concatenate([nothing, *(runs.whole for *_, runs in self.held)]))
+            self.maybe = Marks(self.known)
+        if not len(self.known):
+            return
+        runs = runs_of(said, self.maybe)
+        some = np.flatnonzero(among(self.known, runs.hashes) & ~among(self.whole, runs.whole[runs.rows]))
+        some = some[: MOST - self.count]
+        if len(some):
+            content = memoryview(said.buffers()[2])
+            spans = zip(runs.begins[some].tolist(), runs.ends[some].tolist(), strict=True)
+            told = [bytes(content[begin:end]).decode() for begin, end in spans]
+            self.mine.append((source, runs.rows[some] + first, told, runs.hashes[some]))
+            self.count += len(some)
+
+    def share(self, view: View) -> None:
+        """Make the table `runs`: a sample to train on, one of an evaluation set, and a run that both have.
+
+        `tainted` is how many samples of the set share one with that split.
+        """
+        found = np.unique(np.concatenate([np.zeros(0, np.uint64), *(hashes for *_, hashes in self.mine)]))
+        theirs = []
+        for source, first, runs in self.held:
+            some = np.flatnonzero(among(found, runs.hashes))
+            if len(some):
+                theirs.append((source, runs.rows[some] + first, [""] * len(some), runs.hashes[some]))
+        connection = view.database.connection
+        connection.register("runs_trained", named(view, self.mine))
+        connection.register("runs_held", named(view, theirs))
+        connection.execute(TABLE)
+        connection.unregister("runs_trained")
+        connection.unregister("runs_held")
+
+
+class Marks:
+    """Says of most numbers at once that they are not among those known."""
+
+    def __init__(self, known: Hashes) -> None:
+        """Mark how numbers begin."""
+        marks = np.zeros(2**BITS, bool)
+        marks[known >> np.uint64(64 - BITS)] = True
+        self.bits = np.packbits(marks, bitorder="little")
+
+    def of(self, hashes: Hashes) -> Numbers:
+        """Return the places of those that may be."""
+        marks = hashes >> np.uint64(64 - BITS)
+        places: Numbers = np.flatnonzero(
+            self.bits[marks >> np.uint64(3)] >> (marks & np.uint64(7)).astype(np.uint8) & 1
+        )
+        return places
 
 
 def among(known: Hashes, hashes: Hashes) -> NDArray[np.bool_]:
@@ -103,53 +149,64 @@ tainted as (
   join runs_held on runs_held.corpus = set_corpus and runs_held.split = set_split and runs_held.hash = hit.hash
   group by hit.corpus, hit.split, set_corpus, set_split)
 select hits.* exclude (hash), tainted from hits join tainted using (corpus, split, set_corpus, set_split)"""
-SAID_BY = pa.schema([(name, pa.string()) for name in ("corpus", "split", "key", "said")])
-NAMED = SAID_BY.append(pa.field("hash", pa.uint64()))
+NAMED = pa.schema([*((name, pa.string()) for name in ("corpus", "split", "key", "said")), ("hash", pa.uint64())])
 
 
-def hashed(view: View, role: str) -> Iterator[tuple[pa.RecordBatch, Runs]]:
-    """Yield texts and their runs, block by block."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        for table in texts(view, role):
-            blocks = table.to_batches(ROWS)
-            yield from zip(blocks, pool.map(lambda block: runs_of(block["said"]), blocks), strict=True)
+def named(view: View, found: list[tuple[Source, Numbers, list[str], Hashes]]) -> pa.Table:
+    """Return runs with the samples that they are of."""
+    tables = [NAMED.empty_table()]
+    for name in dict.fromkeys((source.corpus, source.split) for source, *_ in found):
+        mine = [entry for entry in found if (entry[0].corpus, entry[0].split) == name]
+        places, at = np.unique(np.concatenate([numbers for _, numbers, *_ in mine]), return_inverse=True)
+        keys = pa.concat_tables(chosen(view, mine[0][0], places, ["key"]))["key"].take(pa.array(at))
+        said, hashes = [one for entry in mine for one in entry[2]], np.concatenate([entry[3] for entry in mine])
+        names = [pa.repeat(one, len(said)) for one in name]
+        tables.append(pa.table([*names, keys, pa.array(said), pa.array(hashes)], schema=NAMED))
+    return pa.concat_tables(tables)
 
 
-def texts(view: View, role: str) -> Iterator[pa.Table]:
-    """Yield corpus, split, key and the words of the transcripts of a side, long enough to hold a run."""
-    sides = {(corpus, split): part for corpus, split, *part in view.database.ask("sides")}
-    for source in view.dataset.manifest.sources:
-        if sides.get((source.corpus, source.split), (False, False))[role == "evaluated"]:
-            for table in rows(view, source, ["corpus", "split", "key", "text"]):
-                table = table.filter(pc.greater_equal(pc.utf8_length(table["text"]), LEAST))
-                said = pa.chunked_array([words_of(chunk) for chunk in table["text"].chunks], pa.string())
-                table = table.drop_columns("text").append_column("said", said)
-                yield table.cast(SAID_BY).combine_chunks()
+def say(texts: pa.StringArray) -> tuple[pa.StringArray, pa.BooleanArray, NDArray[np.int32]]:
+    """Return what transcripts say if they are ASCII, else themselves; whether they are; and their characters."""
+    if spoken is None:
+        plain = pc.equal(pc.binary_length(texts), pc.utf8_length(texts))
+        said = pc.if_else(plain, pc.utf8_trim(words_of(texts), " "), texts)
+        return said, plain, pc.utf8_length(texts).to_numpy()
+    content, offsets, letters, ascii_only = spoken(*spans_of(texts))
+    said = pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(content))
+    plain = np.frombuffer(ascii_only, bool)
+    return said, pa.array(plain), np.frombuffer(letters, np.int32)
 
 
-def words_of(text: pa.StringArray) -> pa.StringArray:
-    """Return transcripts without case and punctuation."""
-    said = pc.utf8_lower(text)
-    marked = pc.match_substring_regex(text, MARKED)
+def spans_of(texts: pa.StringArray) -> tuple[Any, NDArray[np.int32]]:
+    """Return the bytes of texts, and where in them each begins and the last ends."""
+    _, offsets, content = texts.buffers()
+    return content or b"", np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+
+
+def words_of(texts: pa.StringArray, plain: pa.BooleanArray | None = None) -> pa.StringArray:
+    """Return transcripts without case and punctuation; those that are `plain` are without."""
+    if plain is not None and pc.all(plain).as_py():
+        return texts
+    said = pc.utf8_lower(texts)
+    marked = pc.match_substring_regex(texts, MARKED)
     if not pc.any(marked).as_py():
         return said
     return pc.if_else(marked, pc.replace_substring_regex(said, SILENT, ""), said)
 
 
-def named(block: pa.RecordBatch, runs: Runs, some: NDArray[np.int64]) -> pa.Table:
-    """Return some runs with the samples that they are of."""
-    content = memoryview(block["said"].buffers()[2] or b"")
-    said = [
-        bytes(content[first:last]).decode()
-        for first, last in zip(runs.begins[some].tolist(), runs.ends[some].tolist(), strict=True)
-    ]
-    taken = block.take(pa.array(runs.rows[some]))
-    columns = [taken["corpus"], taken["split"], taken["key"], pa.array(said, pa.string()), runs.hashes[some]]
-    return pa.table([*columns[:4], pa.array(columns[4])], schema=NAMED)
+def runs_of(said: pa.StringArray, maybe: Marks | None = None) -> Runs:
+    """Return the runs of texts whose words stand with blanks between, only those that may be known if `maybe`."""
+    if find is None:
+        runs = runs_in_numpy(said)
+        some = np.arange(len(runs.hashes)) if maybe is None else maybe.of(runs.hashes)
+        return Runs(runs.hashes[some], runs.rows[some], runs.begins[some], runs.ends[some], runs.whole)
+    found, whole = find(*spans_of(said), b"" if maybe is None else maybe.bits)
+    hashes, rows, begins, ends = np.frombuffer(found, np.int64).reshape(-1, 4).T
+    return Runs(hashes.view(np.uint64), rows, begins, ends, np.frombuffer(whole, np.uint64))
 
 
-def runs_of(said: pa.StringArray) -> Runs:
-    """Return the runs of texts whose words stand with blanks between."""
+def runs_in_numpy(said: pa.StringArray) -> Runs:
+    """Return the runs of texts: what shards/_alike.c does, ten times as fast."""
     _, offsets, content = said.buffers()
     cut = np.frombuffer(offsets, np.int32)[said.offset : said.offset + len(said) + 1].astype(np.int64)
     low = int(cut[0])

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from shards.audit.digits import share, shown
+from shards.audit.tables import marked
 
 SLOW, FAST = 3.0, 30.0
 """Characters a second. English is read at 10 to 20; outside of this, text and audio hardly belong together."""
@@ -15,28 +16,21 @@ FEW = 0.01
 ENOUGH = 40
 """Of fewer transcripts it says nothing."""
 
-SQL = rf"""
+SQL = f"""\
 with asked as (
-  select key, corpus, samples, unnest(tasks) as task, unnest(answers) as answers
+  select key, corpus, samples, unnest(tasks) as task, unnest(answer_traits) as answers
   from samples where list_contains(tasks, 'asr')),
-said as (select key, corpus, samples, answers[1] as answer from asked where task = 'asr' and len(answers) > 0),
-cased as (
-  select *, strlen(answer) = length(answer) as plain,
-         case when plain then answer <> upper(answer) else regexp_matches(answer, '\p{{Ll}}') end as small,
-         case when plain then answer <> lower(answer) else regexp_matches(answer, '\p{{Lu}}') end as large
-  from said where samples > 0),
-paced as (
-  select *, (length(answer) * 16000.0 / samples)::float as pace,
-         case when small and large then regexp_matches(answer, '(?s)^.+\p{{Lu}}') else false end as later
-  from cased)
+said as (
+  select key, corpus, answers[1].marks as marks, (answers[1].letters::bigint * 16000.0 / samples)::float as pace
+  from asked where task = 'asr' and len(answers) > 0 and samples > 0)
 select corpus, count(*) as transcripts,
-       count(*) filter (large and not small) as upper, count(*) filter (small and not large) as lower,
-       count(*) filter (small and large and not later) as sentence,
-       count(*) filter (regexp_matches(answer, '[.,;:?!\x{{3001}}\x{{3002}}\x{{FF0C}}\x{{FF1F}}]')) as punctuated,
+       count(*) filter ({marked("capital")} and not {marked("small")}) as upper,
+       count(*) filter ({marked("small")} and not {marked("capital")}) as lower,
+       count(*) filter ({marked("titled")}) as sentence, count(*) filter ({marked("punctuated")}) as punctuated,
        quantile_cont(pace, 0.01) as p1, quantile_cont(pace, 0.5) as median, quantile_cont(pace, 0.99) as p99,
        count(*) filter (pace < {SLOW}) as slow, count(*) filter (pace > {FAST}) as fast,
        min(key) filter (pace < {SLOW}) as slow_key, min(key) filter (pace > {FAST}) as fast_key
-from paced group by corpus order by corpus""".strip()
+from said group by corpus order by corpus"""
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):

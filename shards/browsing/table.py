@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from manifests import files
 from manifests.tables import read_table
-from shards.index import FORMAT, QUARANTINE, SCHEMA, Dataset
+from shards.index import FOR_MACHINES, FORMAT, QUARANTINE, SCHEMA, Dataset
 
 MEASURES = ("seconds", "silence", "clipped", "snr_db", "bandwidth_hz", "lufs")
 """What samples can be filtered and sorted by. A measure that cannot be told is null, which no filter lets through."""
@@ -235,7 +235,7 @@ class Table:
 
     def whole_row(self, place: int) -> dict[str, Any]:
         """Return the row of the index at a place; what the index leaves out is empty."""
-        held = self.rows([place], [name for name in SCHEMA.names if name != "fingerprint"])[place]
+        held = self.rows([place], [name for name in SCHEMA.names if name not in FOR_MACHINES])[place]
         return {field.name: held.get(field.name, empty(field.type)) for field in SCHEMA}
 
 

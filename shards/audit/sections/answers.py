@@ -10,6 +10,7 @@ from markupsafe import Markup
 from shards.audit import plots
 from shards.audit.digits import neat, share, shown
 from shards.audit.figures import percent
+from shards.audit.tables import LONGEST
 from shards.audit.transcripts import SQL, Pace, pace, unlike
 from shards.audit.verdicts import Gate, fail, good, warn
 from shards.audit.view import View, ordered
@@ -19,92 +20,71 @@ LABEL_TIMES = 5
 """So often, at least, the labels of a task are given on average."""
 SHADES = ("ff", "a6", "66", "40")
 """How strong the colours of the classes of one task are, as the last two digits of a colour."""
-LONGEST = 300
-"""Tokens of an answer that the presets train on (max_answer_tokens); more lose their end."""
 SENTENCE, OFTEN, MUCH, ALWAYS = 4, 20, 0.02, 1000
 """An answer of so many words is for many clips if it is given so often and for that share, or so often at all."""
 FEW = 0.01
 """Share of answers with a fault that is a warning; control characters and the like are one from the first on."""
-GARBLED = (
-    r"[\x{C2}\x{C3}][\x{80}-\x{BF}]|\x{E2}(\x{20AC}|[\x{80}-\x{9F}])"
-    r"|[\x{E3}-\x{E9}][\x{80}-\x{9F}\x{A1}-\x{BF}]{2}"
-)
-"""UTF-8 read as Latin-1 or as Windows has it: the first byte of a letter, then bytes that only go on with one."""
 
 QUERIES = {
-    "answers": rf"""
-with asked as (
-  select key, unnest(tasks) as task, unnest(prompts) as prompt, unnest(answers) as answers from samples),
-said as (
-  select key, task, prompt, unnest(answers) as answer, unnest(range(len(answers))) = 0 as first from asked),
--- one look at every letter: only answers with one of these can have tags, control characters or garbled ones; what may
--- stand in JSON as it is has no control character but the last, and that is known sooner
-looked as (
-  select *,
-    case when strlen(answer) = length(answer) and json_valid('"' || answer || '"')
-         then contains(answer, '<') or contains(answer, chr(127))
-         else regexp_matches(answer, '[\x00-\x1F\x7F<\x{{C2}}\x{{C3}}\x{{E2}}-\x{{E9}}\x{{FFFD}}]') end as odd
-  from said),
-cut as (
-  select *, string_split(case when odd then translate(answer, E'\t\n\f\r', '    ') else answer end, ' ') as pieces,
-         len(pieces) // 2 as middle
-  from looked),
-counted as (
-  select key, task, first,
-    case when answer = '' or odd or contains(answer, '  ') or starts_with(answer, ' ') or ends_with(answer, ' ')
-         then len(list_filter(pieces, lambda piece: piece <> '')) else len(pieces) end::uinteger as words,
-    (strlen(answer) + 2) // 3 > {LONGEST} as long,
-    case when odd then regexp_matches(answer, '<[A-Z]+>') else false end as tagged,
-    case when odd then regexp_matches(answer, '[\x00-\x08\x0B\x0E-\x1F\x7F\x{{FFFD}}]') else false end as broken,
-    case when odd then regexp_matches(answer, '{GARBLED}') else false end as garbled,
-    case when len(pieces) >= 8 and (
-           pieces[middle] in (pieces[middle + 1], pieces[middle + 2], pieces[middle + 3], pieces[middle + 4])
-           or pieces[middle] in (pieces[middle - 1], pieces[middle - 2], pieces[middle - 3], pieces[middle - 4]))
-         then 2 * len(list_filter(pieces, lambda piece, place: piece = pieces[place + 1] or piece = pieces[place + 2]
-                                                            or piece = pieces[place + 3] or piece = pieces[place + 4]))
-              > len(pieces) else false end as repeating,
-    case when strlen(answer) between 20 and strlen(prompt) and len(pieces) >= 4
-         then contains(lower(prompt), lower(answer)) else false end as leaked
-  from cut),
+    "answers": """\
+with counted as (select task, words, sum(answers) as times from told where words is not null group by task, words),
+reached as (
+  select task, words, times, sum(times) over (partition by task order by words) as upto,
+         sum(times) over (partition by task) as answers
+  from counted),
+wanted as (select *, unnest([0.01, 0.5, 0.99]::double[]) as part from reached),
+placed as (select *, part * (answers - 1) as place from wanted),
+-- between the two answers that a place falls between
+between as (
+  select task, part, min(words) filter (upto > floor(place)) as low, min(words) filter (upto > ceil(place)) as high,
+         any_value(place - floor(place)) as way
+  from placed group by task, part),
+parts as (select task, list(low + (high - low) * way order by part) as parts from between group by task),
 summed as (
-  select task, count(*) as answers, count(*) filter (words = 0) as empty, min(words) as least, max(words) as most,
-         quantile_cont(words, [0.01, 0.5, 0.99]) as parts,
-         count(*) filter (long) as long, count(*) filter (tagged) as tagged, count(*) filter (broken) as broken,
-         count(*) filter (garbled) as garbled, count(*) filter (repeating) as repeating,
-         count(*) filter (leaked) as leaked,
-         min(key) filter (words = 0) as empty_key, min(key) filter (long) as long_key,
-         min(key) filter (tagged) as tagged_key, min(key) filter (broken) as broken_key,
-         min(key) filter (garbled) as garbled_key, min(key) filter (repeating) as repeating_key,
-         count(*) filter (first) as answered
-  from counted group by task)
-select task, answers, empty, least, parts[2] as median, most, parts[1] as p1, parts[3] as p99,
-       long, tagged, broken, garbled, repeating,
-       empty_key, long_key, tagged_key, broken_key, garbled_key, repeating_key, leaked, answered
-from summed order by task""".strip(),
+  select task, sum(answers) as answers, sum(answers) filter (words = 0) as empty, min(words) as least,
+         max(words) as most, sum(answers) filter (long) as long, sum(answers) filter (tagged) as tagged,
+         sum(answers) filter (broken) as broken, sum(answers) filter (garbled) as garbled,
+         sum(answers) filter (repeating) as repeating, min(key) filter (words = 0) as empty_key,
+         min(key) filter (long) as long_key, min(key) filter (tagged) as tagged_key,
+         min(key) filter (broken) as broken_key, min(key) filter (garbled) as garbled_key,
+         min(key) filter (repeating) as repeating_key
+  from told where words is not null group by task)
+select task, answers, coalesce(empty, 0) as empty, least, parts[2] as median, most, parts[1] as p1, parts[3] as p99,
+       coalesce(long, 0) as long, coalesce(tagged, 0) as tagged, coalesce(broken, 0) as broken,
+       coalesce(garbled, 0) as garbled, coalesce(repeating, 0) as repeating,
+       empty_key, long_key, tagged_key, broken_key, garbled_key, repeating_key
+from summed join parts using (task) order by task""",
     "instructions": """\
-select task, count(*) as examples from (select unnest(tasks) as task from samples) group by task order by task""",
+select task, sum(samples)::bigint as examples from (select samples, unnest(tasks) as task from parts)
+group by task order by task""",
     "unanswered": """\
-with asked as (select key, unnest(tasks) as task, unnest(answers) as answers from samples)
-select task, count(*) as unanswered, min(key) as example
-from asked where len(answers) = 0 group by task order by task""",
+select task, sum(answers)::bigint as unanswered, min(key) as example from told where words is null
+group by task order by task""",
     "frequent": """\
-with asked as (select unnest(tasks) as task, unnest(answers) as answers from samples),
-said as (select hash(task) as task, hash(task, unnest(answers)) as code from asked),
-counted as (select code, any_value(task) as task, count(*) as times from said group by code),
+with asked as (select hash(unnest(tasks)) as task, unnest(answer_traits) as answers from samples),
+said as (select task, unnest(answers).code as code from asked),
+counted as (select task, code, count(*) as times from said group by task, code),
 -- of each task the twelve with the most, in one number each: how often, then which
 ranked as (
   select task, count(*) as answers, max(times::hugeint * 18446744073709551616 + code, 12) as most
   from counted group by task),
 chosen as (select task, answers, unnest(case when answers <= 12 then most else most[1:1] end) as rank from ranked),
 placed as (
-  select answers, (rank // 18446744073709551616)::bigint as times, (rank % 18446744073709551616)::ubigint as code
-  from chosen),
--- the texts of those few, by a second look
-again as (select key, unnest(tasks) as task, unnest(answers) as answers from samples),
-spoken as (select key, task, unnest(answers) as answer from again)
-select task, min(answer) as answer, any_value(times) as times, any_value(answers) as answers, min(key) as example
-from (select *, hash(task, answer) as code from spoken) join placed using (code)
-group by task, code
+  select names.task, answers, (rank // 18446744073709551616)::bigint as times,
+         (rank % 18446744073709551616)::ubigint as code
+  from chosen join (select distinct unnest(tasks) as task from parts) names on chosen.task = hash(names.task)),
+-- the first samples of those few, by a second look, and what they say
+again as (select key, unnest(tasks) as task, unnest(answer_traits) as answers from samples),
+spoken as (select key, task, unnest(answers).code as code from again),
+few as (select * from spoken where code in (select code from placed)),
+first as (
+  select task, code, min(key) as key, any_value(times) as times, any_value(placed.answers) as answers
+  from few join placed using (task, code) group by task, code),
+texts as (
+  select key, unnest(tasks) as task, unnest(answers) as texts from samples where key in (select key from first)),
+read as (select key, task, unnest(texts) as answer from texts)
+select distinct task, answer, times, answers, key
+from read join first using (key, task) where md5_number_lower(answer) = code
 order by task, times desc, answer""",
     "transcripts": SQL,
 }
@@ -173,11 +153,9 @@ def look(view: View) -> tuple[Answers, ...]:
     for task, answer, times, distinct, key in view.database.ask("frequent"):
         frequent.setdefault(task, []).append((answer, times, distinct, key))
     paces = tuple(pace(*row) for row in view.database.ask("transcripts"))
-    none: tuple[Any, ...] = (0, 0, 0, 0.0, 0, 0.0, 0.0, *[0] * 5, *[None] * 6, 0, 0)
+    none: tuple[Any, ...] = (0, 0, 0, 0.0, 0, 0.0, 0.0, *[0] * 5, *[None] * 6)
     examples = dict(view.database.ask("instructions"))
-    # Mostly every instruction has an answer, and nobody needs to look for those without.
-    whole = all(said.get(task, none)[-1] == count for task, count in examples.items())
-    missing = {} if whole else {row[0]: row[1:] for row in view.database.ask("unanswered")}
+    missing = {row[0]: row[1:] for row in view.database.ask("unanswered")}
     return tuple(
         answers_of(
             task,
@@ -199,7 +177,7 @@ def answers_of(
 ) -> Answers:
     """Return what the queries say of one task."""
     examples, unanswered, unanswered_key = asked
-    count, empty, least, median, most, p1, p99, *rest, _, _ = said
+    count, empty, least, median, most, p1, p99, *rest = said
     counts = dict(zip(("long", "tagged", "broken", "garbled", "repeating"), rest, strict=False))
     keys = dict(zip(("empty", "long", "tagged", "broken", "garbled", "repeating"), rest[5:], strict=True))
     counts["empty"], keys["empty"] = empty + unanswered, keys["empty"] or unanswered_key

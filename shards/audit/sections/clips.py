@@ -70,39 +70,36 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stratum(msgspec.Struct, frozen=True, kw_only=True):
-    """The samples of one corpus that carry a task: how many, split by split and row group by row group."""
+    """The samples of one corpus that carry a task: how many, split by split."""
 
     task: str
     corpus: str
     splits: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
-    """Of each split: in each row group of its index."""
+    counts: tuple[int, ...]
 
     @property
     def size(self) -> int:
         """How many samples there are."""
-        return sum(map(sum, self.counts))
+        return sum(self.counts)
 
     def at(self, dataset: Dataset, number: int) -> tuple[str, int]:
         """Return split and row of one of them."""
-        for split, counts in zip(self.splits, self.counts, strict=True):
-            for group, count in enumerate(counts):
-                if number < count:
-                    return split, row_with(dataset, self, split, group, number)
-                number -= count
+        for split, count in zip(self.splits, self.counts, strict=True):
+            if number < count:
+                return split, row_with(dataset, self, split, number, count)
+            number -= count
         raise AssertionError(number)
 
 
 def look(view: View) -> tuple[Heard, ...]:
     """Return the clips to listen to."""
-    return draw_clips(view.dataset, view.recipe, view.stages, view.settings.seed, view.settings.longest)
+    held = {(corpus, split, task): samples for corpus, split, task, samples, _ in view.database.ask("held")}
+    strata = stratify(held, view.recipe, view.stages)
+    return draw_clips(view.dataset, strata, view.settings.seed, view.settings.longest)
 
 
-def draw_clips(
-    dataset: Dataset, recipe: Recipe, stages: tuple[str, ...], seed: int, longest: float
-) -> tuple[Heard, ...]:
-    """Return clips of the rows of `stages`: one of each task and corpus, then a second of each, up to CLIPS in all."""
-    strata = stratify(dataset, recipe, stages)
+def draw_clips(dataset: Dataset, strata: list[Stratum], seed: int, longest: float) -> tuple[Heard, ...]:
+    """Return one clip of each stratum, then a second of each, up to CLIPS in all."""
     drawn: dict[tuple[str, str, int], Heard] = {}
     for turn in range(CLIPS):
         for stratum in strata if len(drawn) < CLIPS else ():
@@ -112,45 +109,39 @@ def draw_clips(
     return tuple(drawn.values())
 
 
-def stratify(dataset: Dataset, recipe: Recipe, stages: tuple[str, ...]) -> list[Stratum]:
-    """Return the strata of `stages`: of every task its first corpus, then of every task its second, and so on."""
-    held = {(source.corpus, source.split) for source in dataset.manifest.sources}
+def stratify(held: dict[tuple[str, str, str], int], recipe: Recipe, stages: tuple[str, ...]) -> list[Stratum]:
+    """Return the strata of `stages`: of every task its first corpus, then of every task its second, and so on.
+
+    `held` counts the samples of a corpus and a split that carry a task.
+    """
     wanted: dict[str, dict[str, set[str]]] = {}
     for stage in stages:
         for row in recipe.stage(stage):
-            splits = {split for split in row.splits if (row.corpus, split) in held}
+            splits = {split for split in row.splits if (row.corpus, split, row.task) in held}
             wanted.setdefault(row.task, {}).setdefault(row.corpus, set()).update(splits)
-    asked: dict[tuple[str, str], set[str]] = {}
-    for task, corpora in wanted.items():
-        for corpus, splits in corpora.items():
-            for split in splits:
-                asked.setdefault((corpus, split), set()).add(task)
-    counts = {source: counted(dataset, *source, tasks) for source, tasks in asked.items()}
     strata = []
     for task in ordered(wanted):
         for rank, (corpus, names) in enumerate(sorted(wanted[task].items())):
-            ordered_names = tuple(sorted(names))
-            found = tuple(counts[corpus, split][task] for split in ordered_names)
-            strata.append((rank, Stratum(task=task, corpus=corpus, splits=ordered_names, counts=found)))
+            listed = tuple(sorted(names))
+            counts = tuple(held[corpus, split, task] for split in listed)
+            strata.append((rank, Stratum(task=task, corpus=corpus, splits=listed, counts=counts)))
     return [stratum for _, stratum in sorted(strata, key=lambda entry: entry[0])]
 
 
-def counted(dataset: Dataset, corpus: str, split: str, tasks: set[str]) -> dict[str, tuple[int, ...]]:
-    """Return how many samples of each row group of a split's index hold each of `tasks`."""
-    found: dict[str, list[int]] = {task: [] for task in tasks}
-    for table in dataset.groups(corpus, split, ["tasks"]):
-        for task, counts in found.items():
-            counts.append(len(rows_with(table["tasks"].combine_chunks(), task)))
-    return {task: tuple(counts) for task, counts in found.items()}
-
-
-def row_with(dataset: Dataset, stratum: Stratum, split: str, group: int, number: int) -> int:
-    """Return the row in its split's index of one sample of a stratum: the `number`-th in a row group."""
+def row_with(dataset: Dataset, stratum: Stratum, split: str, number: int, count: int) -> int:
+    """Return the row in its split's index of one sample of a stratum: the `number`-th of its `count`."""
     with open_parquet(files.join(dataset.url, dataset.source(stratum.corpus, split).index.path)) as parquet:
-        before = sum(parquet.metadata.row_group(place).num_rows for place in range(group))
-        tasks = parquet.read_row_group(group, ["tasks"], use_threads=False)["tasks"].combine_chunks()
-    row: int = before + int(rows_with(tasks, stratum.task)[number])
-    return row
+        if parquet.metadata.num_rows == count:
+            return number
+        before = 0
+        for group in range(parquet.num_row_groups):
+            tasks = parquet.read_row_group(group, ["tasks"], use_threads=False)["tasks"].combine_chunks()
+            rows = rows_with(tasks, stratum.task)
+            if number < len(rows):
+                return before + int(rows[number])
+            number -= len(rows)
+            before += len(tasks)
+    raise AssertionError(number)
 
 
 def rows_with(tasks: pa.Array, task: str) -> NDArray[np.int64]:
@@ -212,6 +203,21 @@ def index_row(dataset: Dataset, corpus: str, split: str, place: int) -> dict[str
                 return row
             place -= parquet.metadata.row_group(group).num_rows
     raise AssertionError(place)
+
+
+def place_of(dataset: Dataset, corpus: str, split: str, key: str) -> int:
+    """Return the row of a sample in the index of its split; row groups that cannot hold its key are not read."""
+    with open_parquet(files.join(dataset.url, dataset.source(corpus, split).index.path)) as parquet:
+        before, column = 0, parquet.schema.names.index("key")
+        for number in range(parquet.num_row_groups):
+            group = parquet.metadata.row_group(number)
+            told = group.column(column).statistics
+            if told is None or not told.has_min_max or told.min <= key <= told.max:
+                found: int = pc.index(parquet.read_row_group(number, ["key"], use_threads=False)["key"], key).as_py()
+                if found >= 0:
+                    return before + found
+            before += group.num_rows
+    raise AssertionError(key)
 
 
 def read_back(dataset: Dataset, row: dict[str, Any]) -> tuple[PCM, str]:

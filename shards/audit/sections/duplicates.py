@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from manifests import TASKS
-from shards.audit import heard
+from shards.audit import clashes, heard
+from shards.audit.digests import digest
 from shards.audit.digits import shown
-from shards.audit.leaks import DOUBLES, SPOKEN
+from shards.audit.origins import samples_of, trace
 from shards.audit.upstream import ORIGINS, SAID, SCRIPTED
 from shards.audit.verdicts import Gate, good, warn
 from shards.audit.view import View, ordered
@@ -18,10 +18,8 @@ OFTEN = 0.01
 
 DESCRIBED = ("audio_caption", "audio_story", "music_caption")
 """Tasks with many right answers: two descriptions of one sound do not contradict each other."""
-OPEN = tuple(sorted(name for name, task in TASKS.items() if any("{}" in prompt for prompt in task.prompts)))
-"""Tasks whose prompt holds a question: two answers of one clip may be answers to two of them."""
-
 QUERIES = {
+    **clashes.QUERIES,
     "copies": """\
 with copies as (
   select count(*) as samples, pcm_md5, min((flac_bytes, flac_crc32)) = max((flac_bytes, flac_crc32)) as whole
@@ -39,16 +37,6 @@ from places as one join places as other using (pcm_md5)
 where (one.corpus, one.split) < (other.corpus, other.split)
    or ((one.corpus, one.split) = (other.corpus, other.split) and one.samples > 1)
 group by all order by all""",
-    "conflicts": f"""\
-with asked as (
-  select pcm_md5, key, unnest(tasks) as task, unnest(answers) as answers
-  from doubles),
-told as (
-  select pcm_md5, task, min_by([key, array_to_string(answers, ' | ')], (list_sort(answers), key)) as one,
-         max_by([key, array_to_string(answers, ' | ')], (list_sort(answers), key)) as other
-  from asked where task not in {OPEN}
-  group by pcm_md5, task having count(distinct list_sort(answers)) > 1)
-select task, count(*) as recordings, min([one, other], 3) as examples from told group by task order by task""",
     "repeated": """\
 with texts as (
   select corpus, said, count(*) as samples, min(audio) <> max(audio) as differ,
@@ -150,9 +138,9 @@ class Duplicates(msgspec.Struct, frozen=True, kw_only=True):
     """Corpus to task to samples: one audio serves several."""
 
 
-COPY = "select key from samples where pcm_md5 = $md5 order by corpus, split, key limit 2"
+COPY = "select key from doubles where pcm_md5 = $md5 order by corpus, split, key limit 2"
 TWINS = f"""\
-select key, text from samples where corpus = $corpus and len(text) = $length and hash({SAID}) = $said
+select key, text from {{table}} as samples where corpus = $corpus and len(text) = $length and hash({SAID}) = $said
 order by key limit 2"""
 ALIKE = """\
 select corpus, split, other_corpus, other_split, count(*), min((bits, -shared, key, other_key), 3)
@@ -166,8 +154,8 @@ ONE_WAY = "(corpus, split, key) < (other_corpus, other_split, other_key)"
 
 def look(view: View) -> Duplicates:
     """Return what is there twice."""
-    view.database.define(DOUBLES)
-    view.database.define(SPOKEN)
+    digest(view)
+    trace(view)
     [(groups, surplus, same_bytes, first)] = view.database.ask("copies")
     connection = view.database.connection
     keys = connection.execute(COPY, {"md5": first}).fetchall() if first else []
@@ -230,7 +218,7 @@ def conflicts(view: View) -> tuple[Conflict, ...]:
             matters=task not in DESCRIBED,
             examples=tuple(tuple((shown(key), shown(answer)) for key, answer in pair) for pair in examples),
         )
-        for task, recordings, examples in view.database.ask("conflicts")
+        for task, recordings, examples in clashes.clashes(view)
     )
 
 
@@ -241,7 +229,9 @@ def texts(view: View) -> list[Texts]:
         twins = []
         if example:
             values = {"corpus": corpus, "length": example[0], "said": example[1]}
-            twins = view.database.connection.execute(TWINS, values).fetchall()
+            of_corpus = [source for source in view.dataset.manifest.sources if source.corpus == corpus]
+            sql = TWINS.format(table=samples_of(view, of_corpus))
+            twins = view.database.connection.execute(sql, values).fetchall()
         made.append(
             Texts(
                 corpus=corpus,

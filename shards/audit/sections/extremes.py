@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-import pyarrow.compute as pc
 
 from shards.audit.digits import neat
-from shards.audit.sections.clips import Heard, hear
+from shards.audit.sections.clips import Heard, hear, place_of
 from shards.audit.sections.quality import WORST, badness
 from shards.audit.view import View
 
@@ -45,5 +44,5 @@ def look(view: View) -> tuple[Extreme, ...]:
 
 def read(view: View, corpus: str, split: str, key: str) -> Heard:
     """Read back the sample called `key`."""
-    place = pc.index(view.dataset.table(corpus, split, ["key"])["key"], key).as_py()
+    place = place_of(view.dataset, corpus, split, key)
     return hear(view.dataset, "", corpus, split, place, view.settings.longest, MOST_MP3)

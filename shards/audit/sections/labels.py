@@ -53,7 +53,7 @@ from led""",
 -- who speaks, in the order of the answer: by the readers' numbers, as the mixture's name tells them
 with readers as (
   select regexp_extract(speaker, '([0-9]+)$', 1)::bigint as reader, any_value(gender) as gender
-  from samples where regexp_matches(speaker, '/[0-9]+$') group by reader),
+  from voices where regexp_matches(speaker, '/[0-9]+$') group by reader),
 mixed as (
   select key, list_sort(regexp_extract_all(id, '([0-9]+)-[0-9]+-[0-9]+', 1)::bigint[]) as found
   from samples where list_contains(tasks, '{OVERLAPPED}')),

@@ -8,6 +8,7 @@ from shards.audit.digits import share, shown
 from shards.audit.figures import percent
 from shards.audit.verdicts import Gate, fail, good, warn
 from shards.audit.view import View, ordered
+from shards.scripts import SCRIPTS, SIMPLIFIED_ONLY, TRADITIONAL_ONLY
 
 GATES = ("languages",)
 SOME, MOST = 0.01, 0.5
@@ -16,19 +17,6 @@ NO_KANA = 0.1
 """Share of Japanese answers without any kana that is a warning: a short sentence may do without."""
 TRADITIONAL = 0.01
 
-SCRIPTS = {
-    "Kana": r"\p{Hiragana}\p{Katakana}",
-    "Hangul": r"\p{Hangul}",
-    "Han": r"\p{Han}",
-    "Cyrillic": r"\p{Cyrillic}",
-    "Greek": r"\p{Greek}",
-    "Arabic": r"\p{Arabic}",
-    "Hebrew": r"\p{Hebrew}",
-    "Devanagari": r"\p{Devanagari}",
-    "Thai": r"\p{Thai}",
-    "Latin": r"\p{Latin}",
-}
-"""Scripts in the order in which they are looked for: the first that a text has a letter of is its script."""
 WRITTEN = {
     "zh": "Han",
     "ja": "Kana",
@@ -49,45 +37,24 @@ SPOKEN = ("asr", "overlapped_speech_recognition")
 TOGETHER = ("Han", "Kana")
 """A Japanese sentence may have no kana in it; that is counted apart."""
 
-PAIRS = (
-    "\u8fd9\u9019\u4eec\u5011\u6765\u4f86\u56fd\u570b\u65f6\u6642\u8bf4\u8aaa\u5bf9\u5c0d\u4f1a\u6703"
-    "\u8fc7\u904e\u53d1\u767c\u7ecf\u7d93\u5173\u95dc\u5f00\u958b\u95ee\u554f\u65e0\u7121\u8fd8\u9084"
-    "\u4e1c\u6771\u8f66\u8eca\u957f\u9577\u95e8\u9580\u9a6c\u99ac\u9e1f\u9ce5\u9c7c\u9b5a\u9f99\u9f8d"
-    "\u5b66\u5b78\u89c1\u898b\u8bdd\u8a71\u8ba9\u8b93\u8bb0\u8a18\u8fdb\u9032\u52a8\u52d5\u673a\u6a5f"
-    "\u7535\u96fb\u73b0\u73fe\u5b9e\u5be6\u4e66\u66f8\u5934\u982d\u4e1a\u696d\u4e2a\u500b\u6837\u6a23"
-)
-"""Frequent characters that were simplified, each before its traditional form; a text has those of one form only."""
-SIMPLIFIED_ONLY, TRADITIONAL_ONLY = PAIRS[0::2], PAIRS[1::2]
-
 
 def script(column: str) -> str:
-    """Return the SQL for the script of a text; empty if it has no letter of these."""
+    """Return the SQL for the script of a text; empty if it has no letter of these. Most begin with one of ASCII."""
     tests = " ".join(f"when regexp_matches({column}, '[{signs}]') then '{name}'" for name, signs in SCRIPTS.items())
-    ascii_only = f"strlen({column}) = length({column})"
     return (
-        f"case when {ascii_only} then case when regexp_matches({column}, '[A-Za-z]') then 'Latin' else '' end\n"
+        f"case when strlen({column}) = length({column})\n"
+        f"            then case when ascii({column}) between 65 and 90 or ascii({column}) between 97 and 122\n"
+        f"                        or regexp_matches({column}, '[A-Za-z]') then 'Latin' else '' end\n"
         f"         {tests} else '' end"
     )
 
 
 QUERIES = {
-    "scripts": f"""\
-with asked as (
-  select key, corpus, language, unnest(tasks) as task, unnest(prompts) as prompt, unnest(answers) as answers
-  from samples),
-said as (select key, corpus, language, task, prompt, unnest(answers) as answer from asked),
-written as (
-  select key, corpus, language, task,
-    {script("prompt")} as asked,
-    {script("answer")} as script,
-    case when strlen(answer) = length(answer) then ''
-         when regexp_matches(answer, '[{SIMPLIFIED_ONLY}]')
-         then case when regexp_matches(answer, '[{TRADITIONAL_ONLY}]') then 'both' else 'simplified' end
-         when regexp_matches(answer, '[{TRADITIONAL_ONLY}]') then 'traditional' else '' end as form
-  from said)
+    "scripts": """\
 select task, corpus, language, asked, script, case when script = 'Han' then form else '' end as form,
-       count(*) as answers, min(key) as example
-from written group by all order by task, corpus, language, answers desc, asked, script, form""",
+       sum(answers)::bigint as answers, min(key) as example
+from told where words is not null group by all
+order by task, corpus, language, answers desc, asked, script, form""",
     "texts": f"""\
 select corpus, language, {script("text")} as script, count(*) as texts, min(key) as example
 from samples where text <> '' group by all order by corpus, language, texts desc, script""",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from shards.audit import heard, leaks, runs
+from shards.audit import heard, leaks
+from shards.audit.digests import digest
 from shards.audit.digits import shown
 from shards.audit.known import SETS, names_of
+from shards.audit.origins import TAINTED, samples_of, trace
 from shards.audit.upstream import SCRIPTED, UNSEEN
 from shards.audit.verdicts import Gate, fail, good, warn
 from shards.audit.view import View
@@ -22,6 +25,7 @@ QUERIES = {
 select count(*) as clips from refusals where corpus = 'wavcaps' and split = 'freesound' and reason = 'blacklisted'""",
 }
 
+Weight = Literal["gate", "look", "expected"]
 Kind = Literal["audio", "id", "speaker", "text", "words", "sound"]
 SAID = {
     "audio": "audio, sample for sample",
@@ -48,7 +52,7 @@ class Leak(msgspec.Struct, frozen=True, kw_only=True):
     """Of the set, as far as the dataset holds it."""
     shared: int
     """Different things they share; pairs of clips, where they sound alike."""
-    weight: Literal["gate", "look", "expected"]
+    weight: Weight
     """Whether it fails the gate, or someone should look at it, or it is in the nature of the corpus."""
     examples: tuple[tuple[str, str, str], ...]
     """A key to train on, a key of the set (empty where only a list knows it), and what they share."""
@@ -96,47 +100,23 @@ from runs group by corpus, split, set_corpus, set_split order by corpus, split, 
 
 def look(view: View) -> Leakage:
     """Return what leaks."""
-    view.database.define(leaks.DOUBLES)
-    view.database.define(leaks.SPOKEN)
+    digest(view)
+    trace(view)
     sides = view.database.ask("sides")
     held = {(source.corpus, source.split): source.packed for source in view.dataset.manifest.sources}
     asked = {(corpus, split) for corpus, split, _, evaluated, meant in sides if evaluated and meant}
     trained = {(corpus, split) for corpus, split, is_trained, *_ in sides if is_trained}
     found = [
-        Leak(
-            kind=msgspec.convert(kind, Kind),
-            corpus=row[0],
-            split=row[1],
-            set_corpus=row[2],
-            set_split=row[3],
-            samples=row[4],
-            set_samples=row[5],
-            shared=row[6],
-            weight=weight(kind, row[0], row[2], (row[2], row[3]) in asked),
-            examples=tuple((shown(one), shown(other), shown(what)) for one, other, what in row[7]),
-        )
+        leak_of(kind, row, weight(kind, row[0], row[2], (row[2], row[3]) in asked), row[7])
         for kind, rows in shared_of(view).items()
         for row in rows
     ]
     heard_of = heard.hear(view)
-    found += [
-        Leak(
-            kind="sound",
-            corpus=row[0],
-            split=row[1],
-            set_corpus=row[2],
-            set_split=row[3],
-            samples=row[4],
-            set_samples=row[5],
-            shared=row[6],
-            weight="look",
-            examples=tuple(
-                (shown(one), shown(other), f"words shared: {-words}, bits apart: {bits} of 64")
-                for bits, words, one, other in row[7]
-            ),
-        )
-        for row in view.database.connection.execute(LIKELY).fetchall()
-    ]
+    for row in view.database.connection.execute(LIKELY).fetchall():
+        alike = [
+            (one, other, f"words shared: {-words}, bits apart: {bits} of 64") for bits, words, one, other in row[7]
+        ]
+        found.append(leak_of("sound", row, "look", alike))
     both = ("wavcaps", "freesound") in trained & held.keys() and any(corpus == "clotho" for corpus, _ in asked)
     return Leakage(
         trained=len(trained & held.keys()),
@@ -158,17 +138,50 @@ def look(view: View) -> Leakage:
     )
 
 
+def leak_of(kind: str, row: tuple[Any, ...], weight: Weight, examples: Iterable[Sequence[str]]) -> Leak:
+    """Return a row of a query, but for its examples, as a leak."""
+    corpus, split, set_corpus, set_split, samples, set_samples, shared = row[:7]
+    return Leak(
+        kind=msgspec.convert(kind, Kind),
+        corpus=corpus,
+        split=split,
+        set_corpus=set_corpus,
+        set_split=set_split,
+        samples=samples,
+        set_samples=set_samples,
+        shared=shared,
+        weight=weight,
+        examples=tuple((shown(one), shown(other), shown(what)) for one, other, what in examples),
+    )
+
+
 def shared_of(view: View) -> dict[str, list[Any]]:
     """Return what splits share with evaluation sets, by its kind."""
-    runs.share(view)
-    # Mostly nothing is said on both sides; then nobody needs to look at what is said by whom.
-    both = view.database.connection.execute(f"select 1 from ({leaks.BOTH}) limit 1").fetchall()
-    asked = [kind for kind in leaks.KINDS if kind != "text" or both]
-    found = {kind: view.database.ask(f"leak_{kind}") for kind in asked}
-    return {**found, "words": view.database.connection.execute(RUNS).fetchall()}
+    connection = view.database.connection
+    sides = {(corpus, split): side for corpus, split, *side in view.database.ask("sides")}
+    named = [(source, sides.get((source.corpus, source.split))) for source in view.dataset.manifest.sources]
+    trained, evaluated = ([source for source, side in named if side and side[place]] for place in (0, 1))
+    # What the queries say that stand on the page, but for splits and texts that cannot be in them.
+    tainted = view.database.answers[TAINTED]
+    of_source = [source for source in trained if (source.corpus, source.split) in tainted]
+    ours, theirs = samples_of(view, trained), samples_of(view, evaluated)
+    tables = {"audio": (ours, theirs), "speaker": (ours, theirs)}
+    if of_source:
+        tables["id"] = samples_of(view, of_source), theirs
+    # Mostly nothing is said on both sides, or it is short; then nobody needs to look at what is said by whom.
+    [(longest,)] = connection.execute(f"select max(length) from said where said in ({leaks.BOTH})").fetchall()
+    if longest is not None:
+        short = f"(select * from {{}} where len(text) <= {longest})"
+        tables["text"] = short.format(ours), short.format(theirs)
+    found = {
+        kind: connection.execute(leaks.rows_of(kind, leaks.COUNTED, *tables[kind])).fetchall()
+        for kind in leaks.KINDS
+        if trained and kind in tables
+    }
+    return {**found, "words": connection.execute(RUNS).fetchall()}
 
 
-def weight(kind: str, corpus: str, of_set: str, asked: bool) -> Literal["gate", "look", "expected"]:
+def weight(kind: str, corpus: str, of_set: str, asked: bool) -> Weight:
     """Return how much a leak of `kind` from a corpus into a set of another, or the same, weighs."""
     if kind in ("audio", "id"):
         return "gate" if asked else "look"

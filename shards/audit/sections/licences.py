@@ -26,8 +26,8 @@ PAPER = "ATTRIBUTION.md"
 
 QUERIES = {
     "licences": """\
-select corpus, license, count(*) as samples, sum(samples) / 16000 / 3600 as hours
-from samples group by corpus, license order by corpus, license""",
+select corpus, license, sum(samples)::bigint as samples, sum(length) / 16000 / 3600 as hours
+from parts group by corpus, license order by corpus, license""",
 }
 
 

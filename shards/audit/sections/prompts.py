@@ -63,14 +63,7 @@ select task, form, times, examples, sum(texts) over task as texts, count(*) over
 from placed window task as (partition by task)
 qualify place <= {MOST_FORMS} order by task, place""".strip(),
     "leaks": """\
-with asked as (
-  select key, unnest(tasks) as task, unnest(prompts) as prompt, unnest(answers) as answers from samples),
-said as (select key, task, prompt, unnest(answers) as answer from asked)
-select task, min(key) as example
-from said
-where strlen(answer) between 20 and strlen(prompt) and contains(lower(prompt), lower(answer))
-  and len(string_split(regexp_replace(answer, '[\\t\\n\\f\\r]', ' ', 'g'), ' ')) >= 4
-group by task order by task""",
+select task, sum(answers)::bigint as leaked, min(key) as example from told where leaked group by task order by task""",
 }
 
 
@@ -120,12 +113,8 @@ def look(view: View) -> tuple[Prompts, ...]:
     for task, *row in view.database.ask("prompts"):
         rows.setdefault(task, []).append(tuple(row))
         tasks_of.setdefault(row[0], set()).add(task)
-    # What looks at every answer anyway tells those that stand in their prompt, too.
-    leaked = {row[0]: row[-2] for row in view.database.ask("answers") if row[-2]}
-    keys = dict(view.database.ask("leaks")) if leaked else {}
-    return tuple(
-        prompts_of(task, rows[task], (leaked.get(task, 0), keys.get(task, "")), tasks_of) for task in ordered(rows)
-    )
+    leaked = {task: (count, key) for task, count, key in view.database.ask("leaks")}
+    return tuple(prompts_of(task, rows[task], leaked.get(task, (0, "")), tasks_of) for task in ordered(rows))
 
 
 def prompts_of(task: str, rows: list[tuple[Any, ...]], leak: tuple[int, str], tasks_of: dict[str, set[str]]) -> Prompts:

@@ -65,7 +65,7 @@ TESTS = {
 }
 COUNTED = ",\n       ".join(f"count(*) filter ({test}) as {name}" for name, test in TESTS.items())
 MEASURES = ("silence", "leading_silence", "clipped", "peak", "dc", "lufs", "snr_db", "bandwidth_hz")
-MEDIANS = ",\n       ".join(f"median({name}) filter (not isnan({name})) as {name}_half" for name in MEASURES)
+MEDIANS = ",\n       ".join(f"median(nullif({name}, 'nan'::float)) as {name}_half" for name in MEASURES)
 
 WORST = {
     "silence": ("silence", "desc", "most silence", "share"),
@@ -82,14 +82,22 @@ WORST_OF_EACH = 5
 
 
 def worst_sql() -> str:
-    """Return the SQL for the worst clips of each measure."""
-    parts = (
-        f"(select '{name}' as measure, ({value})::double as value, key, corpus, split from samples\n"
-        f" where not isnan({value}){' and ' + value + ' > 0' if order == 'desc' and name != 'loud' else ''} "
-        f"order by {value} {order}, key limit {WORST_OF_EACH})"
-        for name, (value, order, _, _) in WORST.items()
-    )
-    return "\nunion all\n".join(parts)
+    """Return the SQL for the worst clips of each measure: how bad the fifth is of each, then what is as bad as that."""
+    ends, near, parts = [], [], []
+    for name, (value, order, _, _) in WORST.items():
+        told = f"not isnan({value}) and {value} > 0" if order == "desc" and name != "loud" else f"not isnan({value})"
+        most, than = ("max", ">=") if order == "desc" else ("min", "<=")
+        ends.append(f"{most}({value}, {WORST_OF_EACH}) filter ({told}) as {name}_end")
+        near.append(f"({told} and {value} {than} (select {name}_end[-1] from ends))")
+        parts.append(
+            f"(select '{name}' as measure, ({value})::double as value, key, corpus, split from near where {told} "
+            f"order by {value} {order}, key limit {WORST_OF_EACH})"
+        )
+    columns = ", ".join(dict.fromkeys(value.removeprefix("abs(").removesuffix(")") for value, *_ in WORST.values()))
+    return (
+        "with ends as (\n  select {}\n  from samples),\nnear as (\n  select key, corpus, split, {}\n  from samples "
+        "where {})\n{}"
+    ).format(",\n         ".join(ends), columns, "\n    or ".join(near), "\nunion all\n".join(parts))
 
 
 QUERIES = {
@@ -100,13 +108,15 @@ select corpus, split, coalesce(any_value(trained), false) as trained, count(*) a
        {MEDIANS}
 from samples left join roles using (corpus, split) group by corpus, split order by corpus, split""",
     "levels": f"""\
-with seen as (
-  select corpus, 'lufs' as measure, lufs as value, {LOUDNESS[0]} as first, 4 as step, {len(LOUDNESS) - 1} as bins
-  from samples where not isnan(lufs)
-  union all
-  select corpus, 'snr_db', snr_db, {NOISE[0]}, 5, {len(NOISE) - 1} from samples where not isnan(snr_db))
-select measure, corpus, greatest(0, least(bins - 1, floor((value - first) / step)))::integer as bin, count(*) as clips
-from seen group by all order by measure, corpus, bin""",
+with counted as (
+  select corpus, case when not isnan(lufs) then floor((lufs - {LOUDNESS[0]}) / 4)::integer end as lufs,
+         case when not isnan(snr_db) then floor((snr_db - {NOISE[0]}) / 5)::integer end as snr_db, count(*) as clips
+  from samples group by all),
+seen as (
+  select 'lufs' as measure, corpus, lufs as bin, {len(LOUDNESS) - 2} as last, clips from counted
+  union all select 'snr_db', corpus, snr_db, {len(NOISE) - 2}, clips from counted)
+select measure, corpus, greatest(0, least(last, bin)) as bin, sum(clips)::bigint as clips
+from seen where bin is not null group by all order by measure, corpus, bin""",
     "worst": worst_sql(),
 }
 

@@ -21,13 +21,11 @@ UNTOLD = "not told"
 
 QUERIES = {
     "speakers": """\
-with voices as (
-  select corpus, split, speaker, gender, count(*) as samples, sum(samples) / 16000 / 3600 as hours
-  from samples group by corpus, split, speaker, gender),
+with spans as (select *, length / 16000 / 3600 as hours from voices),
 people as (  -- whoever is called female here and male there counts once, as who they mostly are
   select corpus, split, speaker, arg_max(gender, (hours, gender)) as gender,
          sum(samples) as samples, sum(hours) as hours
-  from voices where speaker <> '' group by corpus, split, speaker),
+  from spans where speaker <> '' group by corpus, split, speaker),
 ranked as (
   select *, row_number() over (partition by corpus, split order by hours, speaker) as place from people),
 known as (
@@ -40,7 +38,7 @@ heard as (
   select corpus, split, sum(samples) as samples, sum(hours) as hours,
          coalesce(sum(hours) filter (gender = 'female'), 0) as female,
          coalesce(sum(hours) filter (gender = 'male'), 0) as male
-  from voices group by corpus, split)
+  from spans group by corpus, split)
 select corpus, split, coalesce(trained, false) as trained, heard.samples, heard.hours, female, male,
        coalesce(speakers, 0) as speakers, coalesce(known.samples, 0) as named, coalesce(known.hours, 0) as named_hours,
        gini, median, most, first, coalesce(women, 0) as women, coalesce(men, 0) as men

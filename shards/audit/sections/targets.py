@@ -24,20 +24,17 @@ REFUSED, BAD_AUDIO, HANDFUL = 0.01, 0.05, 10
 PACKED, QUARANTINED, EXCLUDED = "#6f8497", "#c0392f", "#a8761a"
 
 QUERIES = {
-    # Few samples of a split differ in what is asked of them: those that do not are counted first.
     "held": """\
-with asked as (select corpus, split, tasks, count(*) as clips, sum(samples) as length from samples group by all)
-select corpus, split, task, sum(clips)::bigint as samples, sum(length) / 16000 / 3600 as hours
-from (select corpus, split, clips, length, unnest(list_distinct(tasks)) as task from asked)
+select corpus, split, task, sum(samples)::bigint as samples, sum(length) / 16000 / 3600 as hours
+from (select corpus, split, samples, length, unnest(list_distinct(tasks)) as task from parts)
 group by corpus, split, task order by corpus, split, task""",
     "examples": """\
-with asked as (select corpus, split, tasks, count(*) as clips from samples group by all)
-select corpus, split, task, sum(clips)::bigint as examples
-from (select corpus, split, clips, unnest(tasks) as task from asked)
+select corpus, split, task, sum(samples)::bigint as examples
+from (select corpus, split, samples, unnest(tasks) as task from parts)
 group by corpus, split, task order by corpus, split, task""",
     "splits": """\
-select corpus, split, count(*) as samples, sum(samples) / 16000 / 3600 as hours
-from samples group by corpus, split order by corpus, split""",
+select corpus, split, sum(samples)::bigint as samples, sum(length) / 16000 / 3600 as hours
+from parts group by corpus, split order by corpus, split""",
     "refused": """\
 select corpus, split, verdict, count(*) as clips
 from refusals group by corpus, split, verdict order by corpus, split, verdict""",

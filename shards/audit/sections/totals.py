@@ -9,8 +9,9 @@ from shards.audit.view import View, ordered
 
 QUERIES = {
     "totals": """\
-select count(*) as samples, sum(samples) / 16000 / 3600 as hours, sum(len(tasks)) as examples
-from samples""",
+select coalesce(sum(samples), 0)::bigint as samples, sum(length) / 16000 / 3600 as hours,
+       sum(samples * len(tasks)) as examples
+from parts""",
 }
 
 
