@@ -196,6 +196,7 @@ class Mount:
         """Raise UserError: nothing is written to archives."""
         raise UserError(f"cannot write to {SCHEME}{self.folder}: it is read from archives; write to {self.folder}")
 
+    async_impl = False
     pipe_file = rm_file = rm = refuse
     transaction = property(refuse)
 

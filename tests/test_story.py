@@ -204,7 +204,8 @@ def test_audio_is_copied_and_one_story_stands_in_place_of_all_instructions(told:
     dataset = Dataset(told)
     for row in dataset.table(*SOURCE).to_pylist():
         was = world.row(row["key"])
-        changed = {"shard", "flac_offset", "json_offset", "json_bytes", "json_crc32", "tasks", "prompts", "answers"}
+        places = {"shard", "flac_offset", "json_offset", "json_bytes", "json_crc32"}
+        changed = places | {"tasks", "prompts", "answers", "prompt_traits", "answer_traits"}
         for name in row.keys() - changed:
             assert row[name] == was[name] or row[name] != row[name], name  # NaN is not itself
         both = []
@@ -215,6 +216,7 @@ def test_audio_is_copied_and_one_story_stands_in_place_of_all_instructions(told:
         assert row["tasks"] == [TASK]
         assert row["prompts"][0] in TASKS[TASK].prompts
         assert [len(answers) for answers in row["answers"]] == [1]
+        assert [[one["bytes"] for one in of] for of in row["answer_traits"]] == [[len(row["answers"][0][0].encode())]]
 
 
 def test_the_model_hears_what_is_stored_up_to_half_a_minute(
