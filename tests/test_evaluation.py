@@ -159,6 +159,7 @@ def test_all_steps_begin_with_the_weights_the_run_began_with(run: Path, tmp_path
         at_steps(run, [3], one, How(out=str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_a_figure_of_scalings_weakens_lora(run: Path, tmp_path: Path) -> None:
     scaling = RunModel(run).scaling
     assert scaling == MODEL.lora.alpha / MODEL.lora.r == 2

@@ -402,7 +402,7 @@ def count_batches(folder: Path) -> int:
 
 KILLS = [
     pytest.param(random.Random(5).randint(9, 31), False, marks=pytest.mark.slow),
-    (11, True),
+    pytest.param(11, True, marks=pytest.mark.slow),
     pytest.param(17, False, marks=pytest.mark.slow),
 ]
 
