@@ -157,17 +157,18 @@ class Server:
         parts = iter(()) if request.method == "HEAD" else blocks(sound, span)
         # Before anything is sent, so that a shard that is missing can still be told.
         part = await asyncio.to_thread(next, parts, b"")
-        await response.prepare(request)
         try:
+            await response.prepare(request)
             while part:
                 await response.write(part)
                 part = await asyncio.to_thread(next, parts, b"")
+            await response.write_eof()
         except Failed:
             # What was promised cannot be kept, and only a broken connection says so now.
             if request.transport is not None:
                 request.transport.abort()
-            return response
-        await response.write_eof()
+        except ConnectionError:
+            pass  # who listened is gone: a browser takes of a sound what it plays
         return response
 
 
