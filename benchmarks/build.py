@@ -58,15 +58,9 @@ def ours(root: Path, out: Path, workers: int = JOBS, trusted: bool = False, ray:
     from pipelines.build import build
     from pipelines.executor import HEAD_START, Executor
 
+    recipe = load_recipe(root / "bench.toml")
     with Executor(workers, head_start=0.0 if ray else HEAD_START) as executor:
-        build(
-            load_recipe(root / "bench.toml"),
-            str(root),
-            str(out),
-            executor=executor,
-            shard_bytes=SHARD_BYTES,
-            trusted=trusted,
-        )
+        build(recipe, str(root), str(out), executor=executor, shard_bytes=SHARD_BYTES, trusted=trusted)
 
 
 class Pool:
@@ -156,7 +150,7 @@ def ray_tasks(root: Path, out: Path, work: str) -> None:
     import ray
 
     out.mkdir(parents=True)
-    ray.init(num_cpus=JOBS, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
+    ray.init("local", num_cpus=JOBS, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
     task = ray.remote(globals()[work])
     ray.get([task.remote(paths, out / f"{number:06d}.tar") for number, paths in enumerate(in_shards(root))])
 
@@ -195,7 +189,7 @@ def ray_data(root: Path, out: Path) -> None:
         soundfile.write(held, pcm, rate, format="FLAC", subtype="PCM_16")
         return {"__key__": Path(row["path"]).stem, "flac": held.getvalue(), "json": b'{"text": "x"}'}
 
-    ray.init(num_cpus=JOBS, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=JOBS, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     files = [str(path) for path in clips(root)]
     ray.data.read_binary_files(files, include_paths=True).map(encode).write_webdataset(str(out))

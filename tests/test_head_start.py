@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from conftest import TWO, digests
 from manifests import UserError, load_recipe
 from pipelines.build import build
-from pipelines.executor import Executor
+from pipelines.executor import HEAD_START, Executor
 from pipelines.head_start import HeadStart, stop_if_told
+from salmonn import cli_corpora, cli_datasets
 
 
 def threads() -> set[threading.Thread]:
@@ -98,6 +100,12 @@ def test_elsewhere_nobody_is_told_to_stop() -> None:
 def test_a_length_that_is_none_is_refused(seconds: float) -> None:
     with pytest.raises(UserError, match="--head-start is"):
         Executor(1, head_start=seconds)
+
+
+@pytest.mark.parametrize("command", [cli_corpora.scan, cli_datasets.build, cli_datasets.verify])
+def test_the_commands_have_the_head_start_that_is_meant(command: Callable[..., None]) -> None:
+    # Written out there: to read it from the executor each start of a command would import that.
+    assert inspect.signature(command).parameters["head_start"].default == HEAD_START
 
 
 def test_work_that_is_over_in_time_starts_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
