@@ -187,7 +187,7 @@ def ray_data(root: Path, out: Path) -> None:
         pcm, rate = soundfile.read(io.BytesIO(row["bytes"]), dtype="int16")
         held = io.BytesIO()
         soundfile.write(held, pcm, rate, format="FLAC", subtype="PCM_16")
-        return {"__key__": Path(row["path"]).stem, "flac": held.getvalue(), "json": b'{"text": "x"}'}
+        return {"__key__": Path(row["path"]).stem, "flac": held.getvalue(), "json": {"text": "x"}}
 
     ray.init("local", num_cpus=JOBS, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False

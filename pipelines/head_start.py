@@ -69,7 +69,7 @@ class HeadStart(Generic[Item, Result]):
             while running:
                 left = self.begin + PATIENCE * self.seconds - time.monotonic()
                 try:
-                    number, result, error = self.results.get(timeout=max(0.0, left))
+                    number, result, error = self.results.get(timeout=min(max(0.0, left), threading.TIMEOUT_MAX))
                 except queue.Empty:
                     return
                 if error is not None:

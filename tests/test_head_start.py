@@ -110,6 +110,8 @@ def test_the_commands_have_the_head_start_that_is_meant(command: Callable[..., N
 
 def test_work_that_is_over_in_time_starts_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Executor, "start", lambda self: pytest.fail("Ray was started"))
+    with Executor(2, head_start=float("inf")) as endless:
+        assert list(endless.run(str, [1])) == [(1, "1")]
     with Executor(2, head_start=60.0) as executor:
         assert dict(executor.run(str, [1, 2, 3])) == {1: "1", 2: "2", 3: "3"}
         assert dict(executor.run(str, [])) == {}
